@@ -1,0 +1,95 @@
+"""The modality contract: what a kind of media is, and how its files are read, written and shown.
+
+A modality knows files and shapes; it knows nothing of models. It is stateless and constructed without arguments.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from djepa.errors import MediaError, UsageError, suggest
+from djepa.tokens import Axis, Sample
+
+
+class Modality(ABC):
+    """One kind of media."""
+
+    name: ClassVar[str]                            # registered name; the default name of its stream
+    axes: ClassVar[tuple[Axis, ...]]               # dimensions of `Sample.data` after the channels
+    bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
+    extensions: ClassVar[tuple[str, ...]]          # without dot; the first is the default for saving
+    required_meta: ClassVar[tuple[str, ...]] = ()  # must survive save/load and encode/decode
+
+    @abstractmethod
+    def load(self, path: Path) -> Sample:
+        """Read a file.
+
+        Raises:
+            MediaError: the file is missing, damaged, too large or of another kind; the message names the path.
+        """
+
+    @abstractmethod
+    def save(self, sample: Sample, path: Path) -> Path:
+        """Write a file, metadata included, atomically: `path` holds the whole file or is untouched."""
+
+    @abstractmethod
+    def example(self, seed: int) -> Sample:
+        """A small made-up sample, the same for the same seed: for tests and conformance checks."""
+
+    @abstractmethod
+    def sheet(self, samples: Sequence[Sample], path: Path, columns: int | None = None) -> Path:
+        """Write one file that shows several samples side by side."""
+
+    def default_tokenizer(self) -> dict[str, Any]:
+        """The tokenizer node a recipe gets when it names none, e.g. ``{"kind": "patchify", "patch": {"y": 2, "x": 2}}``."""
+        return {"kind": "patchify"}
+
+    def preview(self, sample: Sample) -> dict[str, Any]:
+        """MIME bundle for notebooks ({"image/png": bytes}); nothing by default."""
+        return {}
+
+    def preview_sheet(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """MIME bundle of several samples together; nothing by default."""
+        return {}
+
+    def check_extension(self, path: Path) -> str:
+        """The path's extension in lower case without its dot.
+
+        Raises:
+            UsageError: the modality does not write it.
+        """
+        extension = path.suffix.lower().lstrip(".")
+        if extension not in self.extensions:
+            raise UsageError(f"Cannot write {str(path)!r}: {self.name} files end in one of the known extensions. "
+                             f"{suggest(extension, self.extensions)}")
+        return extension
+
+
+def modality_of(sample: Sample) -> Modality:
+    """The registered modality of a sample.
+
+    Raises:
+        UsageError: the sample does not say which modality it is of.
+        UnknownNameError: no installed plugin provides it.
+    """
+    from djepa.plugins import host
+
+    if not sample.modality:
+        raise UsageError("This sample names no modality, so nothing knows how to save or show it; set Sample.modality.")
+    return host().get("modality", sample.modality)()
+
+
+def require_file(path: Path) -> Path:
+    """`path`, if it is a file with something in it.
+
+    Raises:
+        MediaError: it is missing, a folder, or empty.
+    """
+    if not path.is_file():
+        raise MediaError(f"No such file: {str(path)!r}." if not path.exists() else f"Not a file: {str(path)!r}.")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{str(path)!r} is empty (0 bytes).")
+    return path

@@ -1,0 +1,183 @@
+"""The shape of a recipe: everything a run is, as frozen, validated data.
+
+    Recipe
+    ├── data                  a registered dataset and its options
+    ├── model                 ModelSpec: also what `config.json` of a saved model holds
+    │   ├── streams           by name: a modality, its tokenizer, its denoising head
+    │   ├── conditions        by name: a registered conditioner and its options
+    │   ├── position          learned, or rotary over any axes
+    │   └── generate          the settings the model ships with
+    ├── train                 optimizer, lengths, losses, masks
+    ├── checkpoint, preview   how often, and how many to keep
+
+A node with a `kind` names something registered; its other keys are that component's keyword-only arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from djepa.recipe.component import Component, component
+
+SCHEMA_VERSION = 1
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Strict(BaseModel):
+    """Frozen, and nothing that is not declared gets in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StreamSpec(Strict):
+    """One stream of tokens around the shared trunk."""
+
+    modality: str                                  # registered modality
+    tokenizer: component("tokenizer") | None = None  # None: the modality's own default
+    head: component("head") = Component(kind="gaussian")
+    shape: tuple[PositiveInt, ...] | None = None   # of a sample, channels first; None: that of the first example
+    meta: dict[str, float] = {}                    # rates of the axes (fps, sample_rate); from the first example too
+    loss_weight: PositiveFloat = 1.0
+
+
+class LearnedPosition(Strict):
+    """A learned vector per token of the trained layout; lengths other than that are impossible."""
+
+    kind: Literal["learned"] = "learned"
+
+
+class RotaryPosition(Strict):
+    """Rotary embedding of physical coordinates, one band of frequencies per axis."""
+
+    kind: Literal["rotary"] = "rotary"
+    scale: dict[str, PositiveFloat] = {}           # per axis: the distance, in its unit, that turns the fastest pair by 1 rad
+    theta: Annotated[float, Field(gt=1.0)] = 100.0  # slowest frequency = fastest / theta
+
+
+class GenerateSpec(Strict):
+    """Settings of generation."""
+
+    num_steps: PositiveInt = 16                    # generation steps (outer)
+    num_denoising_steps: PositiveInt = 50          # evaluations of the head per generation step (inner)
+    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    guidance_scale: Annotated[float, Field(ge=0.0)] = 1.0  # 1 is off; with the linear schedule it is the value at the END
+    guidance_schedule: Literal["linear", "constant", "interval"] = "linear"
+    guidance_interval: tuple[Probability, Probability] = (0.0, 1.0)  # of head time (0 noise, 1 data), for "interval"
+    order: component("order") = Component(kind="random")
+    clamp: bool = True                             # keep the head's clean estimate inside the tokenizer's bounds, if it has any
+
+
+class ModelSpec(Strict):
+    """A model: what is built, and how it generates unless told otherwise."""
+
+    streams: Annotated[dict[str, StreamSpec], Field(min_length=1)]
+    conditions: dict[str, component("conditioner")] = {}
+    width: PositiveInt = 768
+    predictor_width: PositiveInt | None = None     # None: the same
+    encoder_depth: PositiveInt = 12
+    predictor_depth: PositiveInt = 12
+    num_heads: PositiveInt = 12
+    mlp_ratio: PositiveFloat = 4.0
+    qk_norm: bool = True
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")] = LearnedPosition()
+    predictor_condition_position: bool = False     # MAR: the predictor's condition tokens have positions too
+    output_position: bool = False                  # MAR: a third table, added to the context vectors
+    feature_head: bool = True                      # D-JEPA: predicts the target encoder's features (training only)
+    attention: component("attention") | None = None  # None: the best one for the device at hand
+    generate: GenerateSpec = GenerateSpec()
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> ModelSpec:
+        for key, width in (("width", self.width), ("predictor_width", self.predictor_width or self.width)):
+            if width % (2 * self.num_heads):
+                raise ValueError(f"{key}={width} must be a multiple of 2 * num_heads = {2 * self.num_heads}, so that every "
+                                 f"head has an even number of channels")
+        return self
+
+
+class TruncatedNormalMask(Strict):
+    """Mask ratio of the paper: a normal distribution cut to an interval."""
+
+    kind: Literal["truncated-normal"] = "truncated-normal"
+    mean: float = 1.0
+    std: PositiveFloat = 0.25
+    low: Probability = 0.7
+    high: Probability = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TruncatedNormalMask:
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low} must be below high={self.high}")
+        return self
+
+
+class CosineMask(Strict):
+    """Mask ratio cos(pi/2 * u), u uniform: every stage of generation gets its share. For small token grids."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
+class TrainSpec(Strict):
+    """How a model is trained."""
+
+    steps: PositiveInt = 10_000                    # optimizer steps
+    batch_size: PositiveInt = 256                  # global: whatever the number of processes or accumulation steps
+    micro_batch_size: PositiveInt | None = None    # samples per forward pass; None: the whole batch at once
+    lr: PositiveFloat = 1e-4
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.02  # on matrices only: no bias, norm, embedding, position or mask token
+    betas: tuple[Probability, Probability] = (0.9, 0.95)
+    eps: PositiveFloat = 1e-6
+    max_grad_norm: PositiveFloat = 3.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    ema_decay: Probability = 0.9999
+    ema_warmup: bool = True                        # decay = min(ema_decay, (1 + step) / (10 + step))
+    jepa_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    condition_drop: Probability = 0.1              # to the learned null condition, for guidance
+    given_probability: Probability = 0.0           # several streams: chance that one of them is given whole
+    mask: Annotated[TruncatedNormalMask | CosineMask, Field(discriminator="kind")] = TruncatedNormalMask()
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    log_every: PositiveInt = 10
+
+    @model_validator(mode="after")
+    def _micro_divides(self) -> TrainSpec:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size={self.micro_batch_size} must divide batch_size={self.batch_size}")
+        return self
+
+
+class CheckpointSpec(Strict):
+    """When a run is saved."""
+
+    every: PositiveInt = 1000                      # steps; the last step is always saved
+    keep: PositiveInt = 2                          # newest checkpoints kept
+
+
+class PreviewSpec(Strict):
+    """Samples drawn while training, from the raw and from the averaged weights."""
+
+    every: Annotated[int, Field(ge=0)] = 1000      # steps; 0: never
+    num_samples: PositiveInt = 4                   # per condition
+    num_conditions: PositiveInt = 10               # the first so many combinations
+    seed: int = 0
+
+
+class RecipeSchema(Strict):
+    """A whole recipe."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: component("dataset")
+    model: ModelSpec
+    train: TrainSpec = TrainSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    preview: PreviewSpec = PreviewSpec()
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, every default written out."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,73 @@
+"""The tokenizer contract: samples to unit-scale tokens and back.
+
+A tokenizer is constructed as `Class(media, **options)`: `media` comes from the core (the modality's axes, the number
+of channels), the keyword-only options come from a recipe. It owns the statistics that make its tokens unit scale:
+they are options like any other, so a model folder stores them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from djepa.tokens import MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
+
+
+class Tokenizer(ABC):
+    """Turns samples into tokens and tokens into samples."""
+
+    lossless: ClassVar[bool] = False  # decode(encode(sample)) gives the sample back, up to float32 rounding
+
+    media: MediaSpec
+
+    @property
+    @abstractmethod
+    def spec(self) -> TokenSpec:
+        """Width, axes and bounds of the tokens."""
+
+    @abstractmethod
+    def layout(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The token grid of a sample of this shape (channels first): arithmetic only, no weights.
+
+        Raises:
+            LayoutError: the shape cannot be divided; the message names the nearest that can.
+        """
+
+    @abstractmethod
+    def encode(self, sample: Sample) -> Tokens:
+        """Tokens of one sample. Pure: the sample is not modified and the same sample gives the same tokens."""
+
+    @abstractmethod
+    def decode(self, tokens: Tokens) -> Sample:
+        """The sample of these tokens, with the metadata that `encode` was given."""
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that rebuild this tokenizer: plain values that JSON can hold."""
+
+    def measured(self, samples: Iterable[Sample]) -> Tokenizer:
+        """This tokenizer with statistics measured on `samples`; itself when it already has them or needs none."""
+        return self
+
+    def encode_batch(self, samples: Sequence[Sample]) -> TokenBatch:
+        """Tokens of several samples; override where a batch is cheaper than its items."""
+        return TokenBatch.stack([self.encode(sample) for sample in samples])
+
+    def decode_batch(self, tokens: TokenBatch) -> list[Sample]:
+        """Samples of several sets of tokens; override where a batch is cheaper than its items."""
+        return [self.decode(item) for item in tokens]
+
+
+def grid_coords(grid: tuple[int, ...], steps: Sequence[float]) -> Tensor:
+    """Coordinates (n, a) of the centres of a grid's cells in row-major order.
+
+    Args:
+        grid: cells along each axis.
+        steps: size of a cell along each axis, in the axis's unit (a 4-pixel patch: 4.0; 2 frames at 8 fps: 0.25).
+    """
+    centres = [(torch.arange(cells, dtype=torch.float32) + 0.5) * step for cells, step in zip(grid, steps, strict=True)]
+    return torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1).reshape(-1, len(grid))
