@@ -1,0 +1,115 @@
+"""The conditioner contract: what a sample should be of, as tokens the encoder can attend to.
+
+A conditioner is constructed as `Class(width, **options)`. It turns raw conditions (names, captions) into condition tokens in
+two steps: `prepare` reads and checks them on the host, `forward` embeds what was prepared. The *null condition*, learned by
+dropping conditions in training, is what guidance steers away from.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from djepa.errors import ConditionError, UsageError, suggest
+
+
+@dataclass(frozen=True)
+class ConditionTokens:
+    """Condition tokens of a batch.
+
+    Attributes:
+        values: (b, k, d).
+        valid: on the CPU; False where a sequence is padded (captions of different lengths).
+    """
+
+    values: Float[Tensor, "b k d"]
+    valid: Bool[Tensor, "b k"]
+
+
+class Conditioner(nn.Module, ABC):
+    """Turns raw conditions into condition tokens."""
+
+    @abstractmethod
+    def prepare(self, raw: Sequence[Any]) -> Tensor:
+        """Raw conditions, one a sample, as a CPU tensor (b, ...); None stands for the null condition.
+
+        Raises:
+            ConditionError: one of them is unknown; the message names the nearest known.
+        """
+
+    @abstractmethod
+    def forward(self, prepared: Tensor) -> ConditionTokens:
+        """Condition tokens of what `prepare` returned."""
+
+    @abstractmethod
+    def null(self, prepared: Tensor, drop: Bool[Tensor, "b"]) -> Tensor:
+        """`prepared` with the null condition where `drop` is True."""
+
+    def describe(self) -> list[Any] | None:
+        """Every raw condition there is, in order, when they are a closed list; else None."""
+        return None
+
+    @classmethod
+    def fitted(cls, options: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
+        """`options` completed by what the dataset says of this condition; unchanged by default."""
+        return dict(options)
+
+
+class ClassConditioner(Conditioner):
+    """One of a closed list of names: a learned vector per name, added to `num_tokens` learned vectors [D-JEPA, sec. 3].
+
+    Args:
+        width: of the tokens.
+        names: the class names, in the order of their ids; taken from the dataset when not given.
+        num_tokens: condition tokens (K).
+
+    Raises:
+        UsageError: there are no names, or one of them twice.
+    """
+
+    def __init__(self, width: int, *, names: Sequence[str] = (), num_tokens: int = 64) -> None:
+        super().__init__()
+        if not names or len(set(names)) != len(names):
+            raise UsageError(f"A class condition needs a list of different names, not {list(names)!r}. A dataset with classes "
+                             f"gives them; otherwise set `names` in the recipe.")
+        self.names = tuple(str(name) for name in names)
+        self._ids = {name: index for index, name in enumerate(self.names)}
+        self.embedding = nn.Parameter(torch.empty(len(self.names), width))
+        self.null_condition = nn.Parameter(torch.empty(1, width))
+        self.tokens = nn.Parameter(torch.zeros(num_tokens, width))
+        nn.init.normal_(self.embedding, std=0.02)
+        nn.init.normal_(self.null_condition, std=0.02)
+
+    def prepare(self, raw: Sequence[Any]) -> Tensor:
+        return torch.tensor([len(self.names) if value is None else self._id(value) for value in raw])
+
+    def _id(self, value: Any) -> int:
+        """The id of a name; a whole number that is no name counts as an id itself."""
+        name = str(value)
+        if name in self._ids and not isinstance(value, bool):
+            return self._ids[name]
+        if name.isdecimal() and int(name) < len(self.names):
+            return int(name)
+        raise ConditionError(f"Unknown condition {value!r}. {suggest(name, self.names)}")
+
+    def forward(self, prepared: Tensor) -> ConditionTokens:
+        rows = torch.cat([self.embedding, self.null_condition])
+        vectors = rows[prepared.to(rows.device, non_blocking=True)]
+        valid = torch.ones(len(prepared), len(self.tokens), dtype=torch.bool)
+        return ConditionTokens(self.tokens + vectors[:, None], valid)
+
+    def null(self, prepared: Tensor, drop: Tensor) -> Tensor:
+        return prepared.masked_fill(drop, len(self.names))
+
+    def describe(self) -> list[Any]:
+        return list(self.names)
+
+    @classmethod
+    def fitted(cls, options: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
+        return {"names": list(classes), **options} if classes else dict(options)

@@ -1,0 +1,1 @@
+"""The network's parts: attention and its backends, positions, transformer blocks."""
