@@ -155,13 +155,14 @@ class Tokens:
         values: unit scale (zero mean, unit variance over the training data).
         coords: physical coordinates of the token centres, in the units of the tokenizer's axes.
         grid: sizes of the token grid when there is one (their product is n).
-        meta: the sample's metadata, carried through so that `decode` can restore it.
+        meta, modality: the sample's own, carried through so that `decode` can restore them.
     """
 
     values: Float[Tensor, "n c"]
     coords: Float[Tensor, "n a"]
     grid: tuple[int, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    modality: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ class TokenBatch:
     Attributes:
         valid: True where a token is real, False where it is padding.
         grids, metas: as in `Tokens`, one per sample.
+        modality: the one all samples share; a batch is made by one tokenizer.
     """
 
     values: Float[Tensor, "b n c"]
@@ -178,6 +180,7 @@ class TokenBatch:
     valid: Bool[Tensor, "b n"]
     grids: tuple[tuple[int, ...] | None, ...]
     metas: tuple[Mapping[str, Any], ...]
+    modality: str = ""
 
     @classmethod
     def stack(cls, items: Sequence[Tokens]) -> TokenBatch:
@@ -192,6 +195,7 @@ class TokenBatch:
             valid=torch.arange(int(lengths.max()))[None] < lengths[:, None],
             grids=tuple(item.grid for item in items),
             metas=tuple(item.meta for item in items),
+            modality=items[0].modality,
         )
 
     def __len__(self) -> int:
@@ -199,7 +203,8 @@ class TokenBatch:
 
     def __getitem__(self, index: int) -> Tokens:
         real = self.valid[index]
-        return Tokens(self.values[index][real], self.coords[index][real], self.grids[index], self.metas[index])
+        return Tokens(self.values[index][real], self.coords[index][real], self.grids[index], self.metas[index],
+                      self.modality)
 
     def __iter__(self) -> Iterator[Tokens]:
         return (self[index] for index in range(len(self)))
@@ -207,8 +212,8 @@ class TokenBatch:
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same tokens with values and coordinates on `device`; `valid` stays where it can be read without a sync."""
         return TokenBatch(self.values.to(device, non_blocking=True), self.coords.to(device, non_blocking=True),
-                          self.valid, self.grids, self.metas)
+                          self.valid, self.grids, self.metas, self.modality)
 
     def with_values(self, values: Float[Tensor, "b n c"]) -> TokenBatch:
         """The same places with other values."""
-        return TokenBatch(values, self.coords, self.valid, self.grids, self.metas)
+        return TokenBatch(values, self.coords, self.valid, self.grids, self.metas, self.modality)
