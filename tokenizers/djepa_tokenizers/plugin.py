@@ -1,0 +1,11 @@
+"""What this package offers, by name; imports none of it."""
+
+from __future__ import annotations
+
+from djepa.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def djepa_register_tokenizers(register: Register) -> None:
+    register("patchify", "djepa_tokenizers.patchify:Patchify",
+             summary="blocks of the sample itself, along any axes, normalized; lossless")
