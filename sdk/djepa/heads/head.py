@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Guidance = Callable[[float], float]  # guidance scale at head time t (0 noise, 1 data); 1 is off
+Guidance = Callable[[float], float | Tensor]  # scale at head time t (0 noise, 1 data), for all tokens or (m, 1); 1 is off
 Bounds = tuple[Tensor, Tensor]       # smallest and largest clean value per channel
 
 
@@ -92,11 +92,11 @@ class GuidedNetwork:
     def __call__(self, x_t: Float[Tensor, "m c"], network_time: float, head_time: float) -> Float[Tensor, "m o"]:
         scale = self.guidance(head_time) if self.guided else 1.0
         time = torch.full((1,), network_time, device=x_t.device)
-        if scale == 1.0:
+        if isinstance(scale, float) and scale == 1.0:
             return self.network(x_t, time, self.context[: len(x_t)]).float()
         conditional, null = self.network(x_t.repeat(2, 1), time, self.context).float().chunk(2)
         channels = x_t.shape[1]
-        guided = torch.lerp(null[:, :channels], conditional[:, :channels], scale)
+        guided = null[:, :channels] + scale * (conditional[:, :channels] - null[:, :channels])
         return torch.cat([guided, conditional[:, channels:]], dim=1)
 
 

@@ -1,0 +1,163 @@
+"""From a specification to modules: the one place that knows both.
+
+A recipe may leave open what the data decides (the shape of a sample, the names of the classes, the statistics that make
+tokens unit scale). `complete` fills that in once, and the completed specification is what a model folder stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from math import prod
+
+from djepa.conditioner import Conditioner
+from djepa.dataset import Dataset, Example
+from djepa.errors import LayoutError, RecipeError, suggest
+from djepa.heads.head import DenoisingHead
+from djepa.modality import Modality
+from djepa.model import Encoder, FeatureHead, MaskedModel, Predictor, Stream
+from djepa.nn.positions import RotaryPosition
+from djepa.nn.transformer import Transformer
+from djepa.plugins import host
+from djepa.recipe.component import Component
+from djepa.recipe.schema import ModelSpec, StreamSpec
+from djepa.recipe.schema import RotaryPosition as RotarySpec
+from djepa.tokenizer import Tokenizer
+from djepa.tokens import MediaSpec, Sample
+
+NUM_MEASURED = 2048  # examples at most that statistics are measured on
+
+
+def modality(spec: StreamSpec) -> Modality:
+    """The modality of a stream."""
+    return host().get("modality", spec.modality)()
+
+
+def tokenizer(spec: StreamSpec) -> Tokenizer:
+    """The tokenizer of a stream whose shape is known."""
+    assert spec.shape is not None, "complete() comes first"
+    medium = modality(spec)
+    media = MediaSpec(channels=spec.shape[0], axes=medium.axes, bounds=medium.bounds)
+    node = spec.tokenizer or StreamSpec(modality=spec.modality, tokenizer=medium.default_tokenizer()).tokenizer  # pyright: ignore[reportArgumentType]
+    assert node is not None
+    return node.build(media)
+
+
+def build_tokenizers(spec: ModelSpec) -> dict[str, Tokenizer]:
+    """The tokenizer of every stream."""
+    return {name: tokenizer(stream) for name, stream in spec.streams.items()}
+
+
+def build_model(spec: ModelSpec, tokenizers: Mapping[str, Tokenizer]) -> MaskedModel:
+    """A model with fresh weights, drawn from torch's current generator.
+
+    Raises:
+        LayoutError: a stream's samples cannot be divided into tokens.
+    """
+    axes = tuple(dict.fromkeys(axis.name for tokenizer in tokenizers.values() for axis in tokenizer.spec.axes))
+    width, predictor_width = spec.width, spec.predictor_width or spec.width
+    conditioners = {name: _conditioner(node, width) for name, node in spec.conditions.items()}
+    num_conditions = sum(_num_tokens(conditioner) for conditioner in conditioners.values())
+    return MaskedModel(
+        streams={name: _stream(spec, name, tokenizers[name], axes) for name in spec.streams},
+        conditioners=conditioners,
+        encoder=Encoder(width, _transformer(spec, width, spec.encoder_depth)),
+        predictor=Predictor(width, predictor_width, _transformer(spec, predictor_width, spec.predictor_depth),
+                            num_conditions if spec.predictor_condition_position else 0),
+        rotary=_rotary(spec.position, axes, width // spec.num_heads) if isinstance(spec.position, RotarySpec) else None,
+        feature_head=FeatureHead(predictor_width, width) if spec.feature_head else None,
+    )
+
+
+def _conditioner(node: Component, width: int) -> Conditioner:
+    return node.build(width)
+
+
+def _num_tokens(conditioner: Conditioner) -> int:
+    return conditioner(conditioner.prepare([None])).values.shape[1]
+
+
+def _transformer(spec: ModelSpec, width: int, depth: int) -> Transformer:
+    return Transformer(width, depth, spec.num_heads, mlp_ratio=spec.mlp_ratio, qk_norm=spec.qk_norm, dropout=spec.dropout,
+                       backend=spec.attention.kind if spec.attention else None)
+
+
+def _rotary(position: RotarySpec, axes: tuple[str, ...], head_width: int) -> RotaryPosition:
+    unknown = [axis for axis in position.scale if axis not in axes]
+    if unknown:
+        raise RecipeError(f"model.position.scale: {unknown[0]!r} is not an axis of this model. {suggest(unknown[0], axes)}")
+    if head_width // 2 < len(axes):
+        raise RecipeError(f"model.num_heads: heads of {head_width} channels are too narrow for rotary positions over "
+                          f"{len(axes)} axes; each axis needs a pair of channels.")
+    return RotaryPosition(axes, head_width, position.scale, position.theta)
+
+
+def _stream(spec: ModelSpec, name: str, tokenizer: Tokenizer, axes: tuple[str, ...]) -> Stream:
+    stream, tokens = spec.streams[name], tokenizer.spec
+    assert stream.shape is not None
+    width, predictor_width = spec.width, spec.predictor_width or spec.width
+    head: DenoisingHead = stream.head.build(tokens.width, predictor_width)
+    places = prod(tokenizer.layout(stream.shape))
+    return Stream(
+        tokens.width, width, predictor_width, tuple(axes.index(axis.name) for axis in tokens.axes), head,
+        num_tokens=None if isinstance(spec.position, RotarySpec) else places, output_position=spec.output_position,
+    )
+
+
+def complete(spec: ModelSpec, dataset: Dataset) -> ModelSpec:
+    """`spec` with everything the data decides filled in: shapes, rates, class names, statistics.
+
+    Raises:
+        RecipeError: the dataset has no such stream or condition.
+        LayoutError: its samples cannot be divided into tokens.
+    """
+    first = dataset.load(0)
+    for kind, wanted, there in (("streams", spec.streams, first.samples), ("conditions", spec.conditions, first.conditions)):
+        for name in wanted:
+            if name not in there:
+                raise RecipeError(f"model.{kind}.{name}: the dataset gives no {name!r}. {suggest(name, there)}")
+    classes = dataset.classes()
+    raw = spec.model_dump(mode="json")
+    for name, node in spec.conditions.items():
+        conditioner: type[Conditioner] = host().get("conditioner", node.kind)
+        raw["conditions"][name] = {"kind": node.kind, **conditioner.fitted(node.options, classes.get(name))}
+    for name, stream in spec.streams.items():
+        raw["streams"][name] = _complete_stream(name, stream, first, dataset).model_dump(mode="json")
+    return ModelSpec.model_validate(raw)
+
+
+def _complete_stream(name: str, stream: StreamSpec, first: Example, dataset: Dataset) -> StreamSpec:
+    sample = first.samples[name]
+    if sample.modality and sample.modality != stream.modality:
+        raise RecipeError(f"model.streams.{name}.modality: the dataset's {name!r} is of modality {sample.modality!r}, not "
+                          f"{stream.modality!r}.")
+    rates = {axis.rate_key: float(sample.meta[axis.rate_key]) for axis in modality(stream).axes
+             if axis.rate_key and axis.rate_key in sample.meta}
+    shaped = stream.model_copy(update={"shape": stream.shape or tuple(sample.data.shape), "meta": {**rates, **stream.meta}})
+    rough = tokenizer(shaped)
+    assert shaped.shape is not None
+    rough.layout(shaped.shape)
+    fitted = rough.measured(_some_samples(name, dataset))
+    kind = stream.tokenizer.kind if stream.tokenizer else modality(stream).default_tokenizer()["kind"]
+    return shaped.model_copy(update={"tokenizer": Component(kind=kind, **fitted.options())})
+
+
+def _some_samples(name: str, dataset: Dataset) -> Iterable[Sample]:
+    """Samples spread evenly over the dataset, at most NUM_MEASURED of them."""
+    stride = max(1, len(dataset) // NUM_MEASURED)
+    return islice((dataset.load(index).samples[name] for index in range(0, len(dataset), stride)), NUM_MEASURED)
+
+
+def check_shape(name: str, sample: Sample, stream: StreamSpec, learned: bool) -> None:
+    """Refuse a sample that does not fit the model.
+
+    Raises:
+        LayoutError: another number of channels, or another size where positions are learned.
+    """
+    shape = tuple(sample.data.shape)
+    assert stream.shape is not None
+    if len(shape) != len(stream.shape) or shape[0] != stream.shape[0] or (learned and shape != stream.shape):
+        raise LayoutError(f"A sample for stream {name!r} has shape {list(shape)}; this model takes {list(stream.shape)} "
+                          f"(channels first)" + (", exactly: its positions are learned." if learned else "."))
+
+
