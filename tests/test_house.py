@@ -130,7 +130,7 @@ def devices_are_passed(module: Module) -> Iterator[str]:
 
 # torch.nn.init is missing on purpose: modules draw from torch's generator while they are built, as torch's own layers do,
 # and the one place that builds models seeds it.
-TORCH_GLOBAL = {"seed", "manual_seed", "manual_seed_all", "set_rng_state", "fork_rng"}
+TORCH_GLOBAL = {"seed", "manual_seed", "manual_seed_all", "set_rng_state"}
 TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson",
                "rand_like", "randn_like", "randint_like"}
 TORCH_METHODS = {"normal_", "uniform_", "bernoulli_", "exponential_", "random_", "geometric_", "cauchy_", "log_normal_"}

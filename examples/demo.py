@@ -1,0 +1,74 @@
+"""The whole of djepa in a minute or two, without a network: generate from a shipped model, train a new one, look at both.
+
+    python examples/demo.py [--out demo] [--steps 400]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+import djepa
+
+MODEL = "image/digits"  # both a model and the recipe it was trained from
+DIGITS = list(range(10))
+
+
+def draw_digits(model: str | Path, path: Path) -> None:
+    """One row per digit, eight different ones in each."""
+    pipeline = djepa.Pipeline.from_pretrained(str(model))
+    pipeline.generate(DIGITS, num_samples=8, seed=0).grid(path, columns=8)
+
+
+def draw_loss(log: Path, path: Path) -> None:
+    """The loss of every logged step, and its running mean."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    points = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    steps, losses = zip(*points, strict=True)
+    window = max(1, len(losses) // 20)
+    means = [sum(losses[max(0, end - window):end]) / min(window, end) for end in range(1, len(losses) + 1)]
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, losses, color="tab:blue", alpha=0.3, label="logged")
+    axes.plot(steps, means, color="tab:blue", label=f"mean of the last {window}")
+    axes.set(xlabel="step", ylabel="loss", title=f"Training {MODEL}")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Make the files and say where they are."""
+    parser = argparse.ArgumentParser(description="Generate from a shipped model, train a new one, look at both.")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="training steps (default: %(default)s, about a minute)")
+    given = parser.parse_args()
+    out, run = given.out, given.out / "run"
+
+    print(f"1/3 Generating digits with the shipped model {MODEL}")
+    draw_digits(MODEL, out / "shipped.png")
+
+    print(f"2/3 Training a new model from the recipe {MODEL} for {given.steps} steps")
+    recipe = djepa.Recipe.load(MODEL, [f"train.steps={given.steps}"])
+    djepa.Trainer(recipe).fit(run)
+
+    print("3/3 Generating digits with the new model")
+    draw_digits(run, out / "trained.png")
+    draw_loss(run / "log.jsonl", out / "loss.png")
+
+    print(f"""
+{out / "shipped.png"}  digits of the shipped model
+{out / "trained.png"}  digits of the model you have just trained
+{out / "loss.png"}     its loss
+{run}           its run folder: recipe, log, checkpoints""")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except djepa.DjepaError as error:
+        sys.exit(f"error: {error}")
