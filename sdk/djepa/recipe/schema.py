@@ -15,28 +15,59 @@ A node with a `kind` names something registered; its other keys are that compone
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from djepa.recipe.component import Component, component
+from djepa.recipe.component import (
+    AttentionNode,
+    Component,
+    ConditionerNode,
+    DatasetNode,
+    HeadNode,
+    ModalityName,
+    OrderNode,
+    TokenizerNode,
+)
 
 SCHEMA_VERSION = 1
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+# Dots would break dotted overrides and parameter names alike.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
 
 class Strict(BaseModel):
     """Frozen, and nothing that is not declared gets in."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kinds_of_defaults(cls, data: Any) -> Any:
+        """A node without a kind is of its default's kind: `train.mask.low=0.5` need not name the mask."""
+        if not isinstance(data, Mapping):
+            return data
+        kinds = {name: getattr(field.get_default(), "kind", None) for name, field in cls.model_fields.items()}
+        nodes = {name: {"kind": kinds[name], **data[name]} for name in data
+                 if kinds.get(name) and isinstance(data[name], Mapping) and "kind" not in data[name]}
+        return {**data, **nodes}
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, every default written out; those of components are left to their classes."""
+        return self.model_dump(mode="json")
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values, every default written out, those of components too: what a later release cannot change."""
+        return self.model_dump(mode="json", context={"resolved": True})
 
 
 class StreamSpec(Strict):
     """One stream of tokens around the shared trunk."""
 
-    modality: str                                  # registered modality
-    tokenizer: component("tokenizer") | None = None  # None: the modality's own default
-    head: component("head") = Component(kind="gaussian")
+    modality: ModalityName
+    tokenizer: TokenizerNode | None = None         # None: the modality's own default
+    head: HeadNode = Component(kind="gaussian")
     shape: tuple[PositiveInt, ...] | None = None   # of a sample, channels first; None: that of the first example
     meta: dict[str, float] = {}                    # rates of the axes (fps, sample_rate); from the first example too
     loss_weight: PositiveFloat = 1.0
@@ -52,7 +83,7 @@ class RotaryPosition(Strict):
     """Rotary embedding of physical coordinates, one band of frequencies per axis."""
 
     kind: Literal["rotary"] = "rotary"
-    scale: dict[str, PositiveFloat] = {}           # per axis: the distance, in its unit, that turns the fastest pair by 1 rad
+    scale: dict[str, PositiveFloat] = {}           # per axis, in its unit: what turns the fastest pair by 1 rad
     theta: Annotated[float, Field(gt=1.0)] = 100.0  # slowest frequency = fastest / theta
 
 
@@ -62,18 +93,18 @@ class GenerateSpec(Strict):
     num_steps: PositiveInt = 16                    # generation steps (outer)
     num_denoising_steps: PositiveInt = 50          # evaluations of the head per generation step (inner)
     temperature: Annotated[float, Field(ge=0.0)] = 1.0
-    guidance_scale: Annotated[float, Field(ge=0.0)] = 1.0  # 1 is off; with the linear schedule it is the value at the END
+    guidance_scale: Annotated[float, Field(ge=0.0)] = 1.0  # 1 is off; the linear schedule reaches it at the END
     guidance_schedule: Literal["linear", "constant", "interval"] = "linear"
     guidance_interval: tuple[Probability, Probability] = (0.0, 1.0)  # of head time (0 noise, 1 data), for "interval"
-    order: component("order") = Component(kind="random")
-    clamp: bool = True                             # keep the head's clean estimate inside the tokenizer's bounds, if it has any
+    order: OrderNode = Component(kind="random")
+    clamp: bool = True                             # keep the head's clean estimate inside the tokenizer's bounds
 
 
 class ModelSpec(Strict):
     """A model: what is built, and how it generates unless told otherwise."""
 
-    streams: Annotated[dict[str, StreamSpec], Field(min_length=1)]
-    conditions: dict[str, component("conditioner")] = {}
+    streams: Annotated[dict[Name, StreamSpec], Field(min_length=1)]
+    conditions: dict[Name, ConditionerNode] = {}
     width: PositiveInt = 768
     predictor_width: PositiveInt | None = None     # None: the same
     encoder_depth: PositiveInt = 12
@@ -86,15 +117,15 @@ class ModelSpec(Strict):
     predictor_condition_position: bool = False     # MAR: the predictor's condition tokens have positions too
     output_position: bool = False                  # MAR: a third table, added to the context vectors
     feature_head: bool = True                      # D-JEPA: predicts the target encoder's features (training only)
-    attention: component("attention") | None = None  # None: the best one for the device at hand
-    generate: GenerateSpec = GenerateSpec()
+    attention: AttentionNode | None = None         # None: the best one for the device at hand
+    generate: GenerateSpec = Field(default_factory=GenerateSpec)
 
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> ModelSpec:
         for key, width in (("width", self.width), ("predictor_width", self.predictor_width or self.width)):
             if width % (2 * self.num_heads):
-                raise ValueError(f"{key}={width} must be a multiple of 2 * num_heads = {2 * self.num_heads}, so that every "
-                                 f"head has an even number of channels")
+                raise ValueError(f"{key}={width} must be a multiple of 2 * num_heads = {2 * self.num_heads}, so that "
+                                 f"every head has an even number of channels")
         return self
 
 
@@ -129,7 +160,7 @@ class TrainSpec(Strict):
     lr: PositiveFloat = 1e-4
     lr_schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.02  # on matrices only: no bias, norm, embedding, position or mask token
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.02  # matrices only: not bias, norm, embedding, position, mask
     betas: tuple[Probability, Probability] = (0.9, 0.95)
     eps: PositiveFloat = 1e-6
     max_grad_norm: PositiveFloat = 3.0
@@ -172,12 +203,8 @@ class RecipeSchema(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    data: component("dataset")
+    data: DatasetNode
     model: ModelSpec
     train: TrainSpec = TrainSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
     preview: PreviewSpec = PreviewSpec()
-
-    def dump(self) -> dict[str, Any]:
-        """Plain values, every default written out."""
-        return self.model_dump(mode="json")

@@ -1,0 +1,167 @@
+"""``djepa recipes``: what there is to train, what it says, and whether yours is right."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="A recipe's name, such as image/digits, or the path of a .yaml file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to replace.")]
+
+
+@app.command("ls")
+def list_recipes(
+    modality: Annotated[str | None, typer.Option("--modality", help="Only those with a stream of this modality.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")] = False,
+) -> None:
+    """List the recipes of the installed packages, and whether a trained model comes with them."""
+    from djepa.errors import UnknownNameError, suggest
+
+    rows = list(_rows())
+    if modality is not None:
+        known = {name for row in rows for name in row["modalities"]}
+        if modality not in known:
+            raise UnknownNameError(f"No recipe has a stream of modality {modality!r}. {suggest(modality, known)}")
+        rows = [row for row in rows if modality in row["modalities"]]
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        _print_table(rows)
+    else:
+        for row in rows:
+            print("\t".join(_cells(row)))
+
+
+@app.command("show")
+def show_recipe(
+    name: Name,
+    overrides: Overrides = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Every value, and who gave it.")] = False,
+) -> None:
+    """Print a recipe as it is written; with --resolved or overrides, every value and where it comes from."""
+    from djepa.recipe import Recipe
+    from djepa.recipe.load import locate, read_text
+
+    if resolved or overrides:
+        print(Recipe.load(name, overrides or []).to_yaml(origins=True), end="")
+    else:
+        print(read_text(locate(name)[1]).removesuffix("\n"))
+
+
+@app.command("cp")
+def copy_recipe(
+    name: Name,
+    destination: Annotated[Path, typer.Argument(help="A file ending in .yaml, or an existing folder.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
+) -> None:
+    """Copy a recipe as it is written, to change what you like."""
+    from djepa import __version__
+    from djepa.errors import UsageError
+    from djepa.files import atomic_file
+    from djepa.recipe.load import locate, read_text
+
+    origin, source = locate(name)
+    target = _target(destination, source)
+    if target.exists() and not force:
+        raise UsageError(f"{str(target)!r} exists already: choose another name, or replace it with --force.")
+    text = read_text(source)
+    _check_portable(text, origin)
+    header = f"# A copy of the recipe {origin} (djepa {__version__}). Train it: djepa train {target}\n"
+    with atomic_file(target) as temporary:
+        temporary.write_text(header + text, encoding="utf-8")
+    print(target)
+
+
+@app.command("validate")
+def validate_recipes(
+    names: Annotated[list[str], typer.Argument(metavar="NAME_OR_PATH|KEY=VALUE",
+                                               help="Recipes, and values to replace in each of them.")],
+) -> None:
+    """Check recipes: print ok for each that is right, or else everything that is wrong. Exit code 2 if anything is."""
+    from djepa.errors import RecipeError, UsageError
+    from djepa.recipe import Recipe
+
+    overrides = [word for word in names if "=" in word and not Path(word).is_file()]
+    references = [word for word in names if word not in overrides]
+    if not references:
+        raise UsageError("There is no recipe to check: give the name or path of at least one before the overrides.")
+    failures = []
+    for reference in references:
+        try:
+            Recipe.load(reference, overrides)
+        except UsageError as error:
+            failures.append(str(error))
+        else:
+            print(f"ok {reference}")
+    if failures:
+        raise RecipeError("\n".join(failures))
+
+
+def _rows() -> Iterator[dict[str, Any]]:
+    """What a listing says of each recipe; read without being checked, so that it takes no plugin's code to list it."""
+    from djepa.errors import UsageError
+    from djepa.recipe import model_names, recipe_names
+    from djepa.recipe.layers import plain
+    from djepa.recipe.load import load_tree
+
+    shipped = set(model_names())
+    for name in recipe_names():
+        try:
+            document = plain(load_tree(name))
+            described = {"modalities": _modalities(document), "description": str(document.get("description", ""))}
+        except UsageError as error:
+            described = {"modalities": [], "description": f"cannot be read: {error}"}
+        yield {"name": name, **described, "model": name in shipped}
+
+
+def _modalities(document: dict[str, Any]) -> list[str]:
+    model = document.get("model")
+    streams = model.get("streams") if isinstance(model, dict) else None
+    nodes = streams.values() if isinstance(streams, dict) else []
+    return sorted({str(node["modality"]) for node in nodes if isinstance(node, dict) and "modality" in node})
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    model = "with a trained model" if row["model"] else "to train"
+    return row["name"], ", ".join(row["modalities"]), model, row["description"]
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("recipe", "modality", "model", "description", box=None)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in _cells(row)))  # Text: a description is not markup
+    Console().print(table)
+
+
+def _target(destination: Path, source: Path) -> Path:
+    from djepa.errors import UsageError
+    from djepa.recipe.load import SUFFIXES
+
+    if destination.is_dir():
+        return destination / source.name
+    if destination.suffix not in SUFFIXES:
+        raise UsageError(f"{str(destination)!r} is neither a folder that exists nor a file name that ends in "
+                         f"{' or '.join(SUFFIXES)}.")
+    return destination
+
+
+def _check_portable(text: str, origin: str) -> None:
+    from djepa.errors import UsageError
+    from djepa.recipe.load import SUFFIXES
+    from djepa.recipe.yaml_text import parse_yaml
+
+    document = parse_yaml(text, origin)
+    parent = document.get("extends") if isinstance(document, dict) else None
+    if isinstance(parent, str) and parent.endswith(SUFFIXES) and not Path(parent).is_absolute():
+        raise UsageError(f"{origin} extends the file {parent!r} beside it, which a copy elsewhere would not find; copy "
+                         f"both by hand.")

@@ -1,0 +1,33 @@
+"""Recipes: what a run is, as validated data.
+
+    component.py    nodes that name something registered, checked against the class they name
+    schema.py       the shape of a recipe
+    yaml_text.py    YAML to plain values and back
+    layers.py       a document over its parent, and overrides over both; who said what
+    catalogue.py    the recipes and models of installed packages, by name
+    load.py         a name or path to a document, parents included
+    validation.py   a document to a schema, or every problem at once (paths.py: where; wording.py: in plain words)
+    recipe.py       Recipe: what a user holds
+"""
+
+from __future__ import annotations
+
+from djepa.recipe.catalogue import find_model, find_recipe, model_names, recipe_names
+from djepa.recipe.component import Component
+from djepa.recipe.recipe import Recipe
+from djepa.recipe.schema import GenerateSpec, ModelSpec, StreamSpec, TrainSpec
+from djepa.recipe.validation import validated
+
+__all__ = [
+    "Component",
+    "GenerateSpec",
+    "ModelSpec",
+    "Recipe",
+    "StreamSpec",
+    "TrainSpec",
+    "find_model",
+    "find_recipe",
+    "model_names",
+    "recipe_names",
+    "validated",
+]

@@ -1,0 +1,208 @@
+"""Nodes of a recipe that name something registered: `{kind: gaussian, depth: 3}`.
+
+The options of a component are the keyword-only parameters of the class its kind names, so a plugin's class is all the
+schema its node needs. Importing this module loads no plugin; validating a node does.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PrivateAttr,
+    SerializationInfo,
+    ValidationError,
+    create_model,
+    model_serializer,
+    model_validator,
+)
+from pydantic.errors import PydanticUserError
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticSerializationError, core_schema, to_jsonable_python
+
+from djepa.errors import PluginError, UnknownNameError, UsageError
+from djepa.plugins import host
+
+
+class Component(BaseModel):
+    """A registered name and the options that go with it; in YAML a bare name will do where there are none.
+
+    >>> Component(kind="gaussian", depth=3).options
+    {'depth': 3}
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+    _registry: str | None = PrivateAttr(default=None)  # set where a schema's field has checked the component
+
+    if TYPE_CHECKING:
+        def __init__(self, *, kind: str, **options: Any) -> None: ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, data: Any) -> Any:
+        return {"kind": data} if isinstance(data, str) else data
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that were given; defaults are left to the class."""
+        return dict(self.model_extra or {})
+
+    def resolved_options(self) -> dict[str, Any]:
+        """The options in the order of the class's parameters, its own defaults included where they are plain values.
+
+        Raises:
+            UsageError: the component has not been checked as part of a recipe.
+        """
+        options = self.options
+        resolved = {}
+        for name, parameter in option_parameters(self._implementation()).items():
+            if name in options:
+                resolved[name] = options[name]
+            elif _is_plain(parameter.default):
+                resolved[name] = parameter.default
+        return resolved
+
+    @model_serializer
+    def _flat(self, info: SerializationInfo) -> dict[str, Any]:
+        resolved = isinstance(info.context, dict) and info.context.get("resolved")
+        return {"kind": self.kind, **(self.resolved_options() if resolved else self.options)}
+
+    def build(self, *provided: Any) -> Any:
+        """An instance of the registered class: `provided` comes from the core, by position, and the options by name.
+
+        Raises:
+            UsageError: the component has not been checked as part of a recipe.
+        """
+        return self._implementation()(*provided, **copy.deepcopy(self.options))
+
+    def _implementation(self) -> type:
+        if self._registry is None:
+            raise UsageError(f"{self!r} does not know yet in which registry to look its kind up. Put it into a Recipe "
+                             f"(or a StreamSpec, ModelSpec, ...), which checks it, and take it from there.")
+        return host().get(self._registry, self.kind)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Component) and (self.kind, self.options) == (other.kind, other.options)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, json.dumps(to_jsonable_python(self.options, fallback=repr), sort_keys=True)))
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Marks a field of a schema as a name out of a registry of the plugin host.
+
+    On a `Component` the options are checked as well, each problem with its own path; on a `str` only the name is.
+    """
+
+    registry: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        check = self._checked if source is Component else self._known
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+    def key_descriptions(self, kind: str) -> dict[str, str]:
+        """The keys of a node of this kind, each with what the docstring of the class says of it."""
+        kinds = {"kind": f"one of: {', '.join(host().names(self.registry))}"}
+        try:
+            implementation = self._implementation(kind)
+        except PydanticCustomError:
+            return kinds
+        return kinds | {name: _described(implementation, name) for name in option_parameters(implementation)}
+
+    def _known(self, name: str) -> str:
+        try:
+            host().find(self.registry, name)
+        except UnknownNameError as error:
+            raise _problem(error) from None
+        return name
+
+    def _checked(self, component: Component) -> Component:
+        try:
+            options = _coerced(self._implementation(component.kind), component.options)
+        except PydanticCustomError as error:
+            raise ValidationError.from_exception_data(
+                self.registry, [{"type": error, "loc": ("kind",), "input": component.kind}]) from None
+        checked = Component.model_construct(kind=component.kind, **options)
+        checked._registry = self.registry
+        return checked
+
+    def _implementation(self, name: str) -> type:
+        try:
+            return host().get(self.registry, name)
+        except (UnknownNameError, PluginError) as error:
+            raise _problem(error) from None
+
+
+def option_parameters(implementation: type) -> Mapping[str, inspect.Parameter]:
+    """The keyword-only parameters of a class's constructor: its settings."""
+    try:
+        parameters = inspect.signature(implementation).parameters
+    except (TypeError, ValueError):  # classes written in C may not tell
+        return {}
+    return {name: item for name, item in parameters.items() if item.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _coerced(implementation: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the constructor's annotations want them. A null option is one that was not given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    names = {f"option_{number}": name for number, name in enumerate(option_parameters(implementation))}
+    checked = _options_model(implementation)(**given)
+    return {name: getattr(checked, field) for field, name in names.items() if field in checked.model_fields_set}
+
+
+def _options_model(implementation: type) -> type[BaseModel]:
+    # Numbered fields with the real names as aliases: an option may then be called `copy` or `model_x` without
+    # meeting pydantic's own names.
+    fields: dict[str, Any] = {}
+    try:
+        hints = get_type_hints(implementation.__init__, include_extras=True)
+        for number, (name, parameter) in enumerate(option_parameters(implementation).items()):
+            default = ... if parameter.default is inspect.Parameter.empty else None
+            fields[f"option_{number}"] = (hints.get(name, Any), Field(default=default, alias=name))
+        config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
+        return create_model(implementation.__name__, __config__=config, **fields)
+    except (NameError, TypeError, PydanticUserError) as error:
+        place = f"{implementation.__module__}:{implementation.__qualname__}"
+        raise _problem(f"the options of {place} cannot be checked, because the annotations of its constructor cannot "
+                       f"be resolved ({error}); what they name has to be imported outside of TYPE_CHECKING") from error
+
+
+def _described(implementation: type, option: str) -> str:
+    """The line that a Google-style docstring begins an argument with; empty if there is none."""
+    found = re.search(rf"^\s+{re.escape(option)}(?: \(.*\))?: (.*)$", inspect.getdoc(implementation) or "", re.MULTILINE)
+    return found.group(1).strip().rstrip(".;,") if found else ""
+
+
+def _problem(text: object) -> PydanticCustomError:
+    return PydanticCustomError("component", "{problem}", {"problem": str(text)})
+
+
+def _is_plain(value: Any) -> bool:
+    if value is inspect.Parameter.empty:
+        return False
+    try:
+        to_jsonable_python(value)
+    except PydanticSerializationError:
+        return False
+    return True
+
+
+HeadNode = Annotated[Component, Registered("head")]
+OrderNode = Annotated[Component, Registered("order")]
+DatasetNode = Annotated[Component, Registered("dataset")]
+TokenizerNode = Annotated[Component, Registered("tokenizer")]
+ConditionerNode = Annotated[Component, Registered("conditioner")]
+AttentionNode = Annotated[Component, Registered("attention")]
+ModalityName = Annotated[str, Registered("modality")]

@@ -1,0 +1,121 @@
+"""A document against its schema: an instance, or one error that lists every problem in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from djepa.errors import RecipeError
+from djepa.recipe.layers import OVERRIDE, Path, Tree, layer, leaves, plain
+from djepa.recipe.paths import clean_path, keys_at
+from djepa.recipe.wording import in_words, joined
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong with a document.
+
+    Attributes:
+        path: dotted; empty for the document as a whole.
+        text: what is wrong, and what would be right.
+        origin: the file that says so, or "override"; None where that is not one place.
+    """
+
+    path: str
+    text: str
+    origin: str | None = None
+
+    def __str__(self) -> str:
+        start = f"{self.path} : " if self.path else ""
+        return f"{start}{self.text}" + (f" (given in {self.origin})" if self.origin else "")
+
+
+def validated(schema: type[Schema], document: Mapping[str, Any], origin: str) -> Schema:
+    """An instance of a schema from plain values, such as the `ModelSpec` of a model folder's `config.json`.
+
+    Args:
+        schema: what it should be.
+        document: what there is; null stands for the default.
+        origin: what to call the document in an error.
+
+    Raises:
+        RecipeError: it does not fit; the message lists every problem.
+    """
+    return validated_tree(schema, layer(document, lambda _: origin), origin)
+
+
+def validated_tree(schema: type[Schema], tree: Tree, name: str, earlier: Iterable[Problem] = ()) -> Schema:
+    """An instance of a schema from a document whose leaves know their origin.
+
+    Args:
+        schema: what it should be.
+        tree: what there is.
+        name: what to call the whole in an error.
+        earlier: problems found before; they are listed with the others.
+
+    Raises:
+        RecipeError: it does not fit, or there are problems already.
+    """
+    found = list(earlier)
+    document = plain(tree)
+    try:
+        instance = schema.model_validate(document)
+    except ValidationError as error:
+        found += _problems(error, schema, document, leaves(tree))
+    else:
+        if not found:
+            return instance
+    listed = "\n".join(f"  {problem}" for problem in sorted(set(found), key=str))
+    count = f"{len(set(found))} problems" if len(set(found)) > 1 else "a problem"
+    raise RecipeError(f"{name} has {count}:\n{listed}")
+
+
+def _problems(error: ValidationError, schema: type[BaseModel], document: Mapping[str, Any], origins: Mapping[Path, str],
+              ) -> list[Problem]:
+    texts: dict[Path, list[str]] = {}
+    for details in error.errors(include_url=False):
+        tag = ("kind",) if details["type"] == "union_tag_invalid" else ()
+        path = clean_path(schema, document, (*details["loc"], *tag))
+        texts.setdefault(path, []).append(_text(details, path, schema, document, origins))
+    return [Problem(".".join(path), joined(found), _origin(path, origins)) for path, found in texts.items()]
+
+
+def _text(details: ErrorDetails, path: Path, schema: type[BaseModel], document: Mapping[str, Any],
+          origins: Mapping[Path, str]) -> str:
+    siblings = keys_at(schema, document, path[:-1])
+    if details["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], siblings, n=1)
+        known = f"; known: {', '.join(siblings)}" if siblings else "; none is known here"
+        return f"unknown key - did you mean {near[0]!r}?" if near else f"unknown key{known}"
+    if details["type"] == "missing":
+        meaning = siblings.get(path[-1]) or ""
+        hint = _misspelt(path[:-1], document, origins) or f"give it, for example as {'.'.join(path)}=..."
+        return f"required{f' ({meaning})' if meaning else ''} - {hint}"
+    return in_words(details)
+
+
+def _misspelt(path: Path, document: Mapping[str, Any], origins: Mapping[Path, str]) -> str:
+    """A hint for a node that only overrides speak of, when one of nearly that name exists: `streams.imge`."""
+    if not path or _origin(path, origins) != OVERRIDE:
+        return ""
+    parent: Any = functools.reduce(lambda node, key: node[key], path[:-1], document)
+    others = [key for key in parent if key != path[-1]]
+    near = difflib.get_close_matches(path[-1], others, n=1)
+    return f"did you mean {'.'.join((*path[:-1], near[0]))!r}?" if near else ""
+
+
+def _origin(path: Path, origins: Mapping[Path, str]) -> str | None:
+    """Who gave what lies at, above or below a path, if that is one."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in origins:
+            return origins[path[:length]]
+    below = {origin for leaf, origin in origins.items() if leaf[:len(path)] == path}
+    return below.pop() if len(below) == 1 else None
