@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from djepa.errors import StorageError
@@ -45,7 +45,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         raise StorageError(f"Could not write {str(path)!r}: {error.strerror or error}. Nothing was left under that name "
                            f"that was not there before; free some space or choose another place.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written there may be nothing to look into either
+            temporary.unlink()
 
 
 @contextmanager
