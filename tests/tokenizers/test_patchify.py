@@ -165,7 +165,7 @@ def test_an_unknown_axis_is_refused_with_a_suggestion():
 @pytest.mark.parametrize("options", [
     {"patch": 0}, {"patch": {"y": -2}}, {"patch": {"y": 1.5}}, {"patch": True}, {"mean": 0.0}, {"std": 1.0},
     {"mean": [0.0, 0.0], "std": 1.0}, {"mean": 0.0, "std": 0.0}, {"mean": 0.0, "std": -1.0},
-    {"mean": math.nan, "std": 1.0}, {"mean": 0.0, "std": math.inf},
+    {"mean": math.nan, "std": 1.0}, {"mean": 0.0, "std": math.inf}, {"mean": "a", "std": 1.0},
 ])
 def test_settings_that_cannot_be_are_refused(options):
     with pytest.raises(UsageError):

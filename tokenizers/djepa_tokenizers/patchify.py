@@ -50,8 +50,8 @@ class Patchify(Tokenizer):
         if self.std is not None and min(self.std) <= 0:
             raise UsageError(f"Patchify needs every std above 0; got {self.std}.")
         volume = math.prod(self.patch)
-        self._shift = torch.tensor(self.mean or [0.0] * media.channels).repeat_interleave(volume)
-        self._scale = torch.tensor(self.std or [1.0] * media.channels).repeat_interleave(volume)
+        self._shift = torch.tensor(self.mean or [0.0] * media.channels, dtype=torch.float32).repeat_interleave(volume)
+        self._scale = torch.tensor(self.std or [1.0] * media.channels, dtype=torch.float32).repeat_interleave(volume)
         self._spec = TokenSpec(media.channels * volume, media.axes, self._bounds())
 
     def _bounds(self) -> tuple[Tensor, Tensor] | None:
@@ -185,11 +185,11 @@ def _patch_sizes(media: MediaSpec, patch: dict[str, int] | int) -> tuple[int, ..
 
 
 def _per_channel(media: MediaSpec, name: str, value: list[float] | float) -> tuple[float, ...]:
-    given = [float(value)] * media.channels if isinstance(value, int | float) else [float(item) for item in value]
-    if len(given) != media.channels or not all(math.isfinite(item) for item in given):
+    given = list(value) if isinstance(value, Sequence) else [value] * media.channels
+    if len(given) != media.channels or not all(isinstance(item, int | float) and math.isfinite(item) for item in given):
         raise UsageError(f"Patchify: {name} must be one finite number or one per media channel ({media.channels}); "
-                         f"got {value}.")
-    return tuple(given)
+                         f"got {value!r}.")
+    return tuple(float(item) for item in given)
 
 
 def _statistics(tokenizer: Patchify, samples: Iterable[Sample]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
