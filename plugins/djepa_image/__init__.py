@@ -1,0 +1,16 @@
+"""Pictures: what this plugin offers, by name; imports none of it."""
+
+from __future__ import annotations
+
+from djepa.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def djepa_register_modalities(register: Register) -> None:
+    register("image", "djepa_image.modality:Image", summary="pictures, grey or colour: png, jpg, webp")
+
+
+@hookimpl
+def djepa_register_datasets(register: Register) -> None:
+    register("digits", "djepa_image.digits:Digits", summary="1,797 handwritten digits, 8x8; ships with the package")
+    register("image-folder", "djepa_image.folder:ImageFolder", summary="a folder of pictures, one sub-folder per class")

@@ -1,0 +1,117 @@
+"""A folder of picture files as a dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from djepa.dataset import Dataset, Example
+from djepa.errors import UsageError
+from djepa.tokens import Sample
+from djepa_image.files import decode, to_tensor
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+
+class ImageFolder(Dataset):
+    """Pictures below a folder, all of one size; stream "image", condition "label" where there are classes.
+
+    Each sub-folder is a class and gives it its name; pictures lie anywhere below it. Then a picture beside the
+    sub-folders belongs to no class and is left out. Without sub-folders there are no classes and no condition. Hidden
+    files and folders are skipped, and so is what has no picture's extension. Of an animation the first frame counts.
+
+    Args:
+        root: the folder.
+        size: (height, width) in pixels, or one number for both. The picture is scaled, with antialiasing, until it just
+            covers this size, and what sticks out is cropped.
+        channels: 1 for grey, 3 for RGB, whatever the files are.
+        flip: mirror left and right, at random.
+        crop: "center", or "random" for a random place along the longer side.
+
+    Raises:
+        UsageError: the folder is missing, holds no pictures, or has a class without any; or a setting that cannot be.
+    """
+
+    def __init__(self, *, root: str, size: int | tuple[int, int] = 64, channels: Literal[1, 3] = 3, flip: bool = True,
+                 crop: Literal["center", "random"] = "center") -> None:
+        if channels not in (1, 3):
+            raise UsageError(f"ImageFolder: channels must be 1 (grey) or 3 (RGB); got {channels!r}.")
+        if crop not in ("center", "random"):
+            raise UsageError(f"ImageFolder: crop must be 'center' or 'random'; got {crop!r}.")
+        self.size = _height_and_width(size)
+        self.channels: Literal[1, 3] = channels
+        self.flip, self.crop = flip, crop
+        self._classes, self._files = _scan(Path(root).expanduser())
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
+        """Picture `index`; mirrored and cropped at random only if `rng` is given.
+
+        Raises:
+            MediaError: the file is gone, damaged or too large; the message names it.
+        """
+        file, label = self._files[index]
+        image, _ = decode(Path(file), self.channels)
+        place = 0.5 if rng is None or self.crop == "center" else rng.random()
+        image = _cover(image, self.size, place)
+        if rng is not None and self.flip and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        sample = Sample(to_tensor(image), {}, "image")
+        return Example({"image": sample}, {} if label is None else {"label": self._classes[label]})
+
+    def classes(self) -> Mapping[str, list[str]]:
+        """The names of the sub-folders, sorted; nothing where there are none."""
+        return {"label": list(self._classes)} if self._classes else {}
+
+
+def _cover(image: Image.Image, size: tuple[int, int], place: float) -> Image.Image:
+    """Scale and crop in one pass; `place` in [0, 1] says where along the axis that sticks out."""
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    box_height, box_width = min(height / scale, image.height), min(width / scale, image.width)
+    top, left = (image.height - box_height) * place, (image.width - box_width) * place
+    box = (left, top, min(left + box_width, image.width), min(top + box_height, image.height))
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+
+
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    pair = list(size) if isinstance(size, Sequence) else [size, size]
+    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+        raise UsageError(f"ImageFolder: size must be a number of pixels, or (height, width), at least 1 each; got {size!r}.")
+    return pair[0], pair[1]
+
+
+def _scan(root: Path) -> tuple[list[str], list[tuple[str, int | None]]]:
+    """The classes, and all files with the number of their class."""
+    if not root.is_dir():
+        raise UsageError(f"ImageFolder: there is no folder {str(root)!r}.")
+    classes = sorted(item.name for item in root.iterdir() if item.is_dir() and not item.name.startswith("."))
+    files: list[tuple[str, int | None]]
+    if classes:
+        found = {name: list(_pictures(root / name)) for name in classes}
+        empty = [name for name in classes if not found[name]]
+        if empty and len(empty) < len(classes):
+            raise UsageError(f"ImageFolder: each sub-folder of {str(root)!r} is a class, but these hold no pictures: "
+                             f"{', '.join(empty[:10])}. Fill or remove them.")
+        files = [(file, label) for label, name in enumerate(classes) for file in found[name]]
+    else:
+        files = [(file, None) for file in _pictures(root)]
+    if not files:
+        raise UsageError(f"ImageFolder: there are no pictures ({', '.join(EXTENSIONS)}) in {str(root)!r}.")
+    return classes, files
+
+
+def _pictures(folder: Path) -> Iterator[str]:
+    """All picture files below a folder, sorted folder by folder."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and name.lower().endswith(EXTENSIONS):
+                yield os.path.join(parent, name)
