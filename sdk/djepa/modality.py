@@ -48,7 +48,7 @@ class Modality(ABC):
         return {"kind": "patchify"}
 
     def preview(self, sample: Sample) -> dict[str, Any]:
-        """MIME bundle for notebooks ({"image/png": bytes}); nothing by default."""
+        """MIME bundle for notebooks, binary types in base64 text ({"image/png": "iVBO..."}); nothing by default."""
         return {}
 
     def preview_sheet(self, samples: Sequence[Sample]) -> dict[str, Any]:
