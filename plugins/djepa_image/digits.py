@@ -36,7 +36,7 @@ class Digits(Dataset):
             raise UsageError(f"Digits has no split {split!r}. {suggest(split, _SPLITS)}")
         with np.load(FILE, allow_pickle=False) as stored:
             levels, labels = stored["levels"][_SPLITS[split]], stored["labels"][_SPLITS[split]]
-        self._pictures = torch.from_numpy(levels).float()[:, None] / (TOP_LEVEL / 2) - 1.0
+        self._pictures = torch.from_numpy(levels[:, None].astype(np.float32) / (TOP_LEVEL / 2) - 1.0)
         self._labels = [str(label) for label in labels.tolist()]
 
     def __len__(self) -> int:
