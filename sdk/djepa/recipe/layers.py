@@ -14,7 +14,7 @@ from typing import Any
 from djepa.errors import RecipeError
 from djepa.recipe.yaml_text import parse_yaml
 
-Path = tuple[str, ...]
+LeafPath = tuple[str, ...]
 OVERRIDE = "override"
 
 
@@ -29,7 +29,7 @@ class Leaf:
 Tree = dict[str, "Tree | Leaf"]
 
 
-def layer(document: Mapping[str, Any], origin_of: Callable[[Path], str], path: Path = ()) -> Tree:
+def layer(document: Mapping[str, Any], origin_of: Callable[[LeafPath], str], path: LeafPath = ()) -> Tree:
     """A document whose leaves know their origin."""
     tree: Tree = {}
     for key, value in document.items():
@@ -55,9 +55,9 @@ def plain(tree: Tree) -> dict[str, Any]:
     return {key: copy.deepcopy(node.value) if isinstance(node, Leaf) else plain(node) for key, node in tree.items()}
 
 
-def leaves(tree: Tree, path: Path = ()) -> dict[Path, str]:
+def leaves(tree: Tree, path: LeafPath = ()) -> dict[LeafPath, str]:
     """The origin of every leaf."""
-    found: dict[Path, str] = {}
+    found: dict[LeafPath, str] = {}
     for key, node in tree.items():
         here = (*path, key)
         found |= {here: node.origin} if isinstance(node, Leaf) else leaves(node, here)

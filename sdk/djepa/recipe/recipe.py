@@ -11,8 +11,7 @@ from typing import Any, Self
 from pydantic import PrivateAttr
 
 from djepa.errors import RecipeError
-from djepa.recipe.layers import Tree, layer, leaves, merge, override_layer
-from djepa.recipe.layers import Path as LeafPath
+from djepa.recipe.layers import LeafPath, Tree, layer, leaves, merge, override_layer
 from djepa.recipe.load import load_tree, locate, tree_of
 from djepa.recipe.schema import RecipeSchema
 from djepa.recipe.validation import Problem, validated_tree

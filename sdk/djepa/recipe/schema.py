@@ -44,14 +44,12 @@ class Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _kinds_of_defaults(cls, data: Any) -> Any:
-        """A node without a kind is of its default's kind: `train.mask.low=0.5` need not name the mask."""
+    def _nodes_have_kinds(cls, data: Any) -> Any:
+        """A bare name is a node's kind, and a node without one is of its default's: `train.mask.low=0.5` will do."""
         if not isinstance(data, Mapping):
             return data
         kinds = {name: getattr(field.get_default(), "kind", None) for name, field in cls.model_fields.items()}
-        nodes = {name: {"kind": kinds[name], **data[name]} for name in data
-                 if kinds.get(name) and isinstance(data[name], Mapping) and "kind" not in data[name]}
-        return {**data, **nodes}
+        return {name: _with_kind(value, kinds.get(name)) for name, value in data.items()}
 
     def dump(self) -> dict[str, Any]:
         """Plain values, every default written out; those of components are left to their classes."""
@@ -60,6 +58,14 @@ class Strict(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Plain values, every default written out, those of components too: what a later release cannot change."""
         return self.model_dump(mode="json", context={"resolved": True})
+
+
+def _with_kind(node: Any, default: str | None) -> Any:
+    if default is None:  # the field is no node with a kind
+        return node
+    if isinstance(node, str):
+        return {"kind": node}
+    return {"kind": default, **node} if isinstance(node, Mapping) else node
 
 
 class StreamSpec(Strict):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from djepa.errors import RecipeError
-from djepa.recipe.layers import OVERRIDE, Path, Tree, layer, leaves, plain
+from djepa.recipe.layers import OVERRIDE, LeafPath, Tree, layer, leaves, plain
 from djepa.recipe.paths import clean_path, keys_at
 from djepa.recipe.wording import in_words, joined
 
@@ -78,9 +78,9 @@ def validated_tree(schema: type[Schema], tree: Tree, name: str, earlier: Iterabl
     raise RecipeError(f"{name} has {count}:\n{listed}")
 
 
-def _problems(error: ValidationError, schema: type[BaseModel], document: Mapping[str, Any], origins: Mapping[Path, str],
+def _problems(error: ValidationError, schema: type[BaseModel], document: Mapping[str, Any], origins: Mapping[LeafPath, str],
               ) -> list[Problem]:
-    texts: dict[Path, list[str]] = {}
+    texts: dict[LeafPath, list[str]] = {}
     for details in error.errors(include_url=False):
         tag = ("kind",) if details["type"] == "union_tag_invalid" else ()
         path = clean_path(schema, document, (*details["loc"], *tag))
@@ -88,8 +88,8 @@ def _problems(error: ValidationError, schema: type[BaseModel], document: Mapping
     return [Problem(".".join(path), joined(found), _origin(path, origins)) for path, found in texts.items()]
 
 
-def _text(details: ErrorDetails, path: Path, schema: type[BaseModel], document: Mapping[str, Any],
-          origins: Mapping[Path, str]) -> str:
+def _text(details: ErrorDetails, path: LeafPath, schema: type[BaseModel], document: Mapping[str, Any],
+          origins: Mapping[LeafPath, str]) -> str:
     siblings = keys_at(schema, document, path[:-1])
     if details["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], siblings, n=1)
@@ -102,7 +102,7 @@ def _text(details: ErrorDetails, path: Path, schema: type[BaseModel], document: 
     return in_words(details)
 
 
-def _misspelt(path: Path, document: Mapping[str, Any], origins: Mapping[Path, str]) -> str:
+def _misspelt(path: LeafPath, document: Mapping[str, Any], origins: Mapping[LeafPath, str]) -> str:
     """A hint for a node that only overrides speak of, when one of nearly that name exists: `streams.imge`."""
     if not path or _origin(path, origins) != OVERRIDE:
         return ""
@@ -112,7 +112,7 @@ def _misspelt(path: Path, document: Mapping[str, Any], origins: Mapping[Path, st
     return f"did you mean {'.'.join((*path[:-1], near[0]))!r}?" if near else ""
 
 
-def _origin(path: Path, origins: Mapping[Path, str]) -> str | None:
+def _origin(path: LeafPath, origins: Mapping[LeafPath, str]) -> str | None:
     """Who gave what lies at, above or below a path, if that is one."""
     for length in range(len(path), 0, -1):
         if path[:length] in origins:

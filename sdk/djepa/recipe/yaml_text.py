@@ -54,7 +54,7 @@ def parse_yaml(text: str, source: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise RecipeError(f"{source} is too long for a recipe: {len(text)} characters, at most {MAX_CHARACTERS}.")
     try:
-        value = yaml.load(text, _Loader)
+        value = _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         raise RecipeError(f"{source}{_place(error)} is not valid YAML: {error.problem}.") from None
     except yaml.reader.ReaderError as error:
@@ -70,7 +70,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 def render_yaml(tree: Mapping[str, Any], comments: Mapping[tuple[str, ...], str] | None = None) -> str:
     """A mapping of plain values as YAML, one line per leaf, with a trailing comment where `comments` has one for it."""
-    lines = list(_lines(tree, (), comments or {}))
+    lines = list(_lines(tree, (), comments or {})) or [("{}", None)]
     width = min(max((len(text) for text, comment in lines if comment), default=0), 60)
     return "".join(f"{text:<{width}}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines)
 

@@ -1,0 +1,31 @@
+"""Every recipe that ships."""
+
+import pytest
+import yaml
+
+from djepa import Recipe
+from djepa.recipe import find_recipe, model_names, recipe_names
+
+NEEDS = {"image/folder": ["data.root=pictures"]}  # what only the user can say
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_is_valid(name):
+    recipe = Recipe.load(name, NEEDS.get(name, []))
+    assert recipe.description
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_can_be_copied_anywhere(name):
+    parent = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8")).get("extends")
+    assert parent is None or parent in recipe_names()
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS))
+def test_what_only_the_user_can_say_is_asked_for(name):
+    with pytest.raises(ValueError, match=f"{NEEDS[name][0].split('=')[0]} : required"):
+        Recipe.load(name)
+
+
+def test_every_shipped_model_has_its_recipe():
+    assert set(model_names()) <= set(recipe_names())

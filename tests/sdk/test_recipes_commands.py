@@ -1,0 +1,108 @@
+"""`djepa recipes`."""
+
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from djepa import Recipe
+from djepa.cli.recipes_commands import app
+from djepa.errors import DjepaError
+from djepa.recipe import find_recipe
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, DjepaError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_ls_lists_what_there_is_without_loading_it():
+    rows = {row["name"]: row for row in json.loads(run("ls", "--json"))}
+    assert rows["image/digits"]["modalities"] == ["image"]
+    assert "image/digits-flow" in rows and rows["image/digits-flow"]["modalities"] == ["image"]
+    assert all(row["description"] and isinstance(row["model"], bool) for row in rows.values())
+
+
+def test_ls_in_a_pipe_is_one_line_of_columns_each():
+    rows = json.loads(run("ls", "--json"))
+    lines = run("ls").splitlines()
+    assert [line.split("\t")[0] for line in lines] == [row["name"] for row in rows]
+
+
+def test_ls_filters_by_modality():
+    rows = json.loads(run("ls", "--modality", "image", "--json"))
+    assert rows == [row for row in json.loads(run("ls", "--json")) if "image" in row["modalities"]] != []
+    with pytest.raises(DjepaError, match="'image'"):
+        run("ls", "--modality", "imgae")
+
+
+def test_show_prints_the_file():
+    assert run("show", "image/digits") == find_recipe("image/digits").read_text()
+
+
+def test_show_resolved_prints_every_value_and_who_gave_it(tmp_path):
+    text = run("show", "image/digits", "train.steps=5", "--resolved")
+    path = tmp_path / "again.yaml"
+    path.write_text(text)
+    assert Recipe.load(path).digest() == Recipe.load("image/digits", ["train.steps=5"]).digest()
+    lines = {line.split(":")[0].strip(): line for line in text.splitlines()}
+    assert lines["steps"].endswith("# override") and lines["batch_size"].endswith("# image/digits")
+    assert lines["max_grad_norm"].endswith("# default")
+
+
+def test_show_with_overrides_prints_what_comes_of_them():
+    assert "steps: 5 " in run("show", "image/digits", "train.steps=5")
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_cp_makes_a_recipe_of_ones_own(tmp_path, folder):
+    target = tmp_path / "digits.yaml"
+    assert run("cp", "image/digits", tmp_path if folder else target).replace("\n", "") == str(target)
+    assert target.read_text().startswith("# A copy of the recipe image/digits")
+    assert target.read_text().endswith(find_recipe("image/digits").read_text())
+    assert Recipe.load(target) == Recipe.load("image/digits")
+
+
+def test_cp_replaces_only_when_told(tmp_path):
+    target = tmp_path / "mine.yaml"
+    target.write_text("precious")
+    with pytest.raises(DjepaError, match="--force"):
+        run("cp", "image/digits", target)
+    assert target.read_text() == "precious"
+    run("cp", "image/digits", target, "--force")
+    assert yaml.safe_load(target.read_text())["data"]["kind"] == "digits"
+
+
+@pytest.mark.parametrize("destination", ["mine.txt", "no/folder", "mine"])
+def test_cp_writes_only_where_it_could_be_loaded_from(tmp_path, destination):
+    with pytest.raises(DjepaError, match=r"\.yaml"):
+        run("cp", "image/digits", tmp_path / destination)
+
+
+def test_cp_keeps_a_recipe_and_the_file_it_extends_together(tmp_path):
+    (tmp_path / "child.yaml").write_text("extends: base.yaml")
+    with pytest.raises(DjepaError, match=r"base\.yaml"):
+        run("cp", tmp_path / "child.yaml", tmp_path / "other.yaml")
+
+
+def test_validate_says_ok_to_each():
+    assert run("validate", "image/digits", "image/digits-flow", "train.steps=5").splitlines() == [
+        "ok image/digits", "ok image/digits-flow"]
+
+
+def test_validate_lists_the_problems_of_all(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: image/digits\ntrain: {stpes: 3}")
+    with pytest.raises(DjepaError) as caught:
+        run("validate", "image/digits", tmp_path / "mine.yaml", "image/digts", "train.lr=x")
+    assert caught.value.exit_code == 2
+    for words in ["train.stpes", "did you mean 'steps'", "train.lr", "'image/digts'"]:
+        assert words in str(caught.value)
+
+
+def test_validate_needs_a_recipe():
+    with pytest.raises(DjepaError, match="no recipe"):
+        run("validate", "train.steps=5")
