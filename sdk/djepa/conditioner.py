@@ -57,7 +57,10 @@ class Conditioner(nn.Module, ABC):
 
     @classmethod
     def fitted(cls, options: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
-        """`options` completed by what the dataset says of this condition; unchanged by default."""
+        """`options` completed by what the dataset says of this condition; unchanged by default.
+
+        A resolved recipe writes out defaults: an option that has its default counts as not given.
+        """
         return dict(options)
 
 
@@ -112,4 +115,4 @@ class ClassConditioner(Conditioner):
 
     @classmethod
     def fitted(cls, options: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
-        return {"names": list(classes), **options} if classes else dict(options)
+        return {**options, "names": options.get("names") or list(classes)} if classes else dict(options)

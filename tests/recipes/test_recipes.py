@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from djepa import Recipe
+from djepa.build import complete
 from djepa.recipe import find_recipe, model_names, recipe_names
 
 NEEDS = {"image/folder": ["data.root=pictures"]}  # what only the user can say
@@ -19,6 +20,13 @@ def test_a_shipped_recipe_is_valid(name):
 def test_a_shipped_recipe_can_be_copied_anywhere(name):
     parent = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8")).get("extends")
     assert parent is None or parent in recipe_names()
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in NEEDS])
+def test_a_resolved_recipe_makes_the_same_model(name):
+    recipe = Recipe.load(name)
+    again = Recipe.from_dict(recipe.resolved())
+    assert complete(again.model, again.data.build()).resolved() == complete(recipe.model, recipe.data.build()).resolved()
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS))
