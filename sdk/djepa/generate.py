@@ -165,15 +165,10 @@ def _context_vectors(
     if null is None:
         return {name: (z, None) for name, z in model.context_vectors(batch, hidden, condition).items()}
     both = ConditionTokens(torch.cat([condition.values, null.values]), torch.cat([condition.valid, null.valid]))
-    twice = {name: _twice(tokens) for name, tokens in batch.items()}
+    twice = {name: tokens.repeated(2) for name, tokens in batch.items()}
     vectors = model.context_vectors(twice, {name: mask.repeat(2, 1) for name, mask in hidden.items()}, both)
     rows = len(condition.values)
     return {name: (z[:rows], z[rows:]) for name, z in vectors.items()}
-
-
-def _twice(tokens: TokenBatch) -> TokenBatch:
-    return TokenBatch(tokens.values.repeat(2, 1, 1), tokens.coords.repeat(2, 1, 1), tokens.valid.repeat(2, 1),
-                      tokens.grids * 2, tokens.metas * 2)
 
 
 def guidance_at(sampling: Sampling, progress: Float[Tensor, "b"], revealed: Subset) -> Guidance:

@@ -22,6 +22,7 @@ class Modality(ABC):
     bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
     extensions: ClassVar[tuple[str, ...]]          # without dot; the first is the default for saving
     required_meta: ClassVar[tuple[str, ...]] = ()  # must survive save/load and encode/decode
+    sheet_extension: ClassVar[str] = "png"         # what `sheet` writes
 
     @abstractmethod
     def load(self, path: Path) -> Sample:

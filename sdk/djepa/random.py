@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +58,17 @@ def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=derive(seed, *purpose)))
 
 
+@contextmanager
+def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Run torch operations that insist on its global generator (initialization, dropout) as a function of (seed, purpose).
+
+    The generator's state is put back afterwards, so that nothing outside can tell.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(seed, *purpose) >> 1)
+        yield
+
+
 class Draws:
     """Random numbers for one seed and purpose, addressed by sample and item.
 
@@ -81,10 +94,10 @@ class Draws:
             item: which of the sample's draws, below 2^32.
             width: words for each (sample, item).
         """
-        sample, item = torch.broadcast_tensors(sample, torch.as_tensor(item, device=sample.device))
-        block = torch.arange(-(-width // 4), device=sample.device)
-        sample, item = sample[..., None], item[..., None]
-        counter = (block.expand(*sample.shape[:-1], -1), item & _MASK, sample & _MASK, (sample >> 32) & _MASK)
+        samples, items = torch.broadcast_tensors(sample, torch.as_tensor(item, device=sample.device))
+        samples, items = samples[..., None], items[..., None]
+        block = torch.arange(-(-width // 4), device=sample.device).expand(*samples.shape[:-1], -1)
+        counter = (block, items & _MASK, samples & _MASK, (samples >> 32) & _MASK)
         return torch.stack(philox(counter, self._key), dim=-1).flatten(-2)[..., :width]
 
     def uniform(self, sample: Int[Tensor, "..."], item: Int[Tensor, "..."] | int, width: int) -> Float[Tensor, "... width"]:

@@ -214,6 +214,11 @@ class TokenBatch:
         return TokenBatch(self.values.to(device, non_blocking=True), self.coords.to(device, non_blocking=True),
                           self.valid, self.grids, self.metas, self.modality)
 
+    def repeated(self, count: int) -> TokenBatch:
+        """The whole batch `count` times over."""
+        return TokenBatch(self.values.repeat(count, 1, 1), self.coords.repeat(count, 1, 1), self.valid.repeat(count, 1),
+                          self.grids * count, self.metas * count, self.modality)
+
     def with_values(self, values: Float[Tensor, "b n c"]) -> TokenBatch:
         """The same places with other values."""
         return TokenBatch(values, self.coords, self.valid, self.grids, self.metas, self.modality)

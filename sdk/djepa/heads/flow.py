@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -62,7 +63,7 @@ class FlowHead(DenoisingHead):
         network = GuidedNetwork(self.network, z, z_null, guidance)
         x_t = noise.normal("start", 0, self.channels) * temperature  # all the randomness of an ODE is in its start
         times = self.times(num_steps)
-        for t, following in zip(times[:-1], times[1:], strict=True):
+        for t, following in pairwise(times):
             velocity = network(x_t, t * self.time_scale, t)
             if bounds is not None:
                 velocity = (torch.clamp(x_t + (1 - t) * velocity, *bounds) - x_t) / (1 - t)

@@ -79,9 +79,9 @@ class DenoisingMLP(DenoisingNetwork):
                 nn.init.zeros_(module.bias)
         for layer in (self.time_mlp[0], self.time_mlp[2]):
             nn.init.normal_(layer.weight, std=0.02)  # pyright: ignore[reportArgumentType]
-        modulations = [block.modulation for block in self.blocks]
-        for layer in (*modulations, self.output_modulation, self.output):
-            nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
+        for name, parameter in self.named_parameters():
+            if name.endswith("modulation.weight") or name == "output.weight":
+                nn.init.zeros_(parameter)
 
     def project(self, z: Float[Tensor, "m w"]) -> Float[Tensor, "m d"]:
         return self.context_proj(z)

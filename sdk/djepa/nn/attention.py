@@ -77,7 +77,8 @@ class SdpaBackend(AttentionBackend):
         if packing is None:
             return self._attend(q, k, v, dropout)
         # A loop over sequences beats a dense block mask: the work stays linear in their number.
-        parts = zip(*(tensor.split(packing.lengths, dim=1) for tensor in (q, k, v)), strict=True)
+        lengths = list(packing.lengths)
+        parts = zip(q.split(lengths, dim=1), k.split(lengths, dim=1), v.split(lengths, dim=1), strict=True)
         return torch.cat([self._attend(*part, dropout) for part in parts], dim=1)
 
     @staticmethod

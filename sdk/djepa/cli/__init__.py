@@ -1,0 +1,45 @@
+"""The command line: parses, calls, prints. What it does can be said in Python with the same words."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from djepa.cli import generate_command, plugins_commands, recipes_commands, train_commands
+
+app = typer.Typer(
+    help="Generate and train with masked autoregressive models over continuous tokens.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)
+app.command("generate")(generate_command.generate)
+app.command("train")(train_commands.train)
+app.command("resume")(train_commands.resume)
+app.add_typer(recipes_commands.app, name="recipes")
+app.add_typer(plugins_commands.app, name="plugins")
+
+
+@app.callback(invoke_without_command=True)
+def _global(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from djepa import __version__
+
+        print(f"djepa {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the `djepa` command.
+
+    Exit codes: 0 fine, 1 something failed, 2 the request cannot be carried out as it stands, 130 interrupted.
+    """
+    from djepa.errors import DjepaError
+
+    try:
+        app()
+    except DjepaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; a run that was being trained goes on with: djepa resume RUN", file=sys.stderr)
+        sys.exit(130)

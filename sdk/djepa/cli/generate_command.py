@@ -1,0 +1,87 @@
+"""``djepa generate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from djepa.pipeline import Pipeline, Progress
+    from djepa.tokens import Samples
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="A shipped name (image/digits), a model or run folder, or a Hub repository.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A file (several samples: one sheet), or a folder for one file each.")],
+    condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="What to generate; repeat for several. "
+                         "With several conditions: name=value,name=value.")] = None,
+    num_samples: Annotated[int, typer.Option("--num-samples", "-n", help="Samples per condition.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the first sample of each condition; the next has seed + 1.")] = 0,
+    num_steps: Annotated[int | None, typer.Option(help="Generation steps.")] = None,
+    num_denoising_steps: Annotated[int | None, typer.Option(help="Evaluations of the head in each step.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Noise of the head; 1 as trained.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Strength of the condition; 1 is off.")] = None,
+    guidance_schedule: Annotated[str | None, typer.Option(help="linear, constant or interval.")] = None,
+    order: Annotated[str | None, typer.Option(help="Generation order: random, raster, ...")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples at a time; by default what fits memory.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+) -> None:
+    """Generate samples from a model. Settings left out are the model's own."""
+    from djepa.pipeline import Pipeline
+
+    pipeline = Pipeline.from_pretrained(model, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]
+    _check_out(pipeline, out)
+    samples = pipeline.generate(
+        [_parsed(text, list(pipeline.spec.conditions)) for text in condition] if condition else None,
+        num_samples=num_samples, seed=seed, num_steps=num_steps, num_denoising_steps=num_denoising_steps,
+        temperature=temperature, guidance_scale=guidance_scale, guidance_schedule=guidance_schedule,  # pyright: ignore[reportArgumentType]
+        order=order, batch_size=batch_size, on_step=_bar() if sys.stderr.isatty() else None,
+    )
+    paths = _write(samples, out)
+    if as_json:
+        print(json.dumps({"paths": [str(path) for path in paths], "samples": [sample.meta for sample in samples]}))
+    else:
+        print(f"Wrote {len(samples)} sample{'s' if len(samples) > 1 else ''} to {out}")
+
+
+def _parsed(text: str, names: Sequence[str]) -> Any:
+    """A condition as typed: a bare value, or name=value pairs when the first name is one of the model's."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if all(separator for _, separator, _ in pairs) and (len(names) > 1 or pairs[0][0] in names):
+        return {name.strip(): value.strip() for name, _, value in pairs}
+    return text
+
+
+def _check_out(pipeline: Pipeline, out: Path) -> None:
+    """Refuse an output that could not be written before time is spent on samples."""
+    from djepa.build import modality
+
+    if out.suffix and not out.is_dir():
+        modality(next(iter(pipeline.spec.streams.values()))).check_extension(out)
+
+
+def _write(samples: Samples, out: Path) -> list[Path]:
+    if not out.suffix or out.is_dir():
+        return samples.save(out)
+    return [samples[0].save(out) if len(samples) == 1 else samples.grid(out)]
+
+
+def _bar() -> Any:
+    from tqdm import tqdm
+
+    bar = tqdm(unit="step", dynamic_ncols=True)
+
+    def show(progress: Progress) -> None:
+        bar.total = progress.num_steps * progress.num_chunks
+        bar.update((progress.chunk - 1) * progress.num_steps + progress.step - bar.n)
+        if bar.n == bar.total:
+            bar.close()
+
+    return show

@@ -1,0 +1,91 @@
+"""What a user asks of a generation, checked and laid out before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from djepa.errors import ConditionError, UsageError, suggest
+from djepa.recipe.schema import GenerateSpec
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One sample to generate.
+
+    Attributes:
+        condition: raw value of every condition; None for the null condition.
+        seed: its own: the same seed and condition give the same sample, whatever else is generated with it.
+    """
+
+    condition: Mapping[str, Any]
+    seed: int
+
+
+def settings_from(defaults: GenerateSpec, given: Mapping[str, Any]) -> GenerateSpec:
+    """The model's settings with those that were given (not None) in their place.
+
+    Raises:
+        UsageError: a setting is out of range; all such are named.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        return GenerateSpec.model_validate({**defaults.model_dump(), **chosen})
+    except ValidationError as error:
+        problems = [f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: {item['msg'].lower()}"
+                    for item in error.errors()]
+        raise UsageError("These settings cannot be used: " + "; ".join(problems) + ".") from error
+
+
+def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) -> list[Wanted]:
+    """The samples to generate, condition by condition.
+
+    Sample j of a condition has seed `seed + j`; a condition that is listed again goes on counting.
+
+    Args:
+        conditions: None, one condition or a list of them; each a value, or a mapping by condition name.
+        names: the model's conditions.
+        num_samples: per condition.
+        seed: of the first sample of each condition.
+
+    Raises:
+        UsageError: the number or the seed is out of range.
+        ConditionError: a condition names something the model does not have.
+    """
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise UsageError(f"num_samples={num_samples!r}: expected a whole number, at least 1.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED - num_samples:
+        raise UsageError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
+    listed = list(conditions) if isinstance(conditions, Sequence) and not isinstance(conditions, str) else [conditions]
+    if not listed:
+        raise UsageError("The list of conditions is empty; give at least one, or None for unconditional samples.")
+    counts: dict[str, int] = {}
+    wanted = []
+    for raw in listed:
+        condition = _named(raw, names)
+        start = counts.get(repr(condition), 0)
+        counts[repr(condition)] = start + num_samples
+        wanted += [Wanted(condition, seed + start + index) for index in range(num_samples)]
+    return wanted
+
+
+def _named(raw: Any, names: Sequence[str]) -> dict[str, Any]:
+    """One condition by name."""
+    if isinstance(raw, Mapping):
+        unknown = [name for name in raw if name not in names]
+        if unknown:
+            raise ConditionError(f"This model has no condition {unknown[0]!r}. {suggest(unknown[0], names)}")
+        return {name: raw.get(name) for name in names}
+    if raw is None:
+        return dict.fromkeys(names)
+    if not names:
+        raise ConditionError(f"This model is unconditional and cannot be asked for {raw!r}; leave the condition out.")
+    if len(names) > 1:
+        example = ", ".join(f"{name!r}: ..." for name in names)
+        raise ConditionError(f"This model has the conditions {', '.join(names)}; give a mapping {{{example}}}, not {raw!r}.")
+    return {names[0]: raw}

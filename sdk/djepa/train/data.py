@@ -1,0 +1,84 @@
+"""Which examples a step sees, and how they get there.
+
+The order of the data is a pure function of (seed, step): epoch e is a permutation keyed by (seed, e), and step s takes the
+global positions s * batch_size ... of the epochs laid end to end. Augmentation is keyed by (seed, epoch, example). Hence
+nothing about data has to be saved, and any number of workers or processes sees the same examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from djepa.dataset import Dataset, Example
+from djepa.errors import UsageError
+from djepa.random import numpy_generator
+
+Place = tuple[int, int]  # epoch, index of the example
+
+
+class DataOrder:
+    """The order in which a run goes through its data.
+
+    Args:
+        seed: of the run.
+        size: examples of the dataset.
+        batch_size: global.
+    """
+
+    def __init__(self, seed: int, size: int, batch_size: int) -> None:
+        if size < 1:
+            raise UsageError("The dataset is empty: there is nothing to train on.")
+        self.seed, self.size, self.batch_size = seed, size, batch_size
+        self._epoch = lru_cache(maxsize=4)(self._permutation)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return numpy_generator(self.seed, "data order", epoch).permutation(self.size)
+
+    def places(self, step: int) -> list[Place]:
+        """The examples of a step."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [(position // self.size, int(self._epoch(position // self.size)[position % self.size]))
+                for position in positions]
+
+
+class KeyedExamples(TorchDataset[Example]):
+    """A dataset addressed by (epoch, index), augmented as a function of both."""
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, place: Place) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride]
+        epoch, index = place
+        return self.dataset.load(index, numpy_generator(self.seed, "augmentation", epoch, index))
+
+
+def batches(dataset: Dataset, order: DataOrder, steps: range, num_workers: int) -> Iterator[list[Example]]:
+    """The examples of every step, loaded ahead by `num_workers` processes (0: here, when asked)."""
+    return iter(DataLoader(
+        KeyedExamples(dataset, order.seed),
+        batch_sampler=_Places(order, steps),  # pyright: ignore[reportArgumentType]
+        num_workers=num_workers,
+        collate_fn=list,
+        generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
+        pin_memory=False,
+        persistent_workers=False,
+    ))
+
+
+class _Places:
+    """The places of every step, one step at a time."""
+
+    def __init__(self, order: DataOrder, steps: range) -> None:
+        self.order, self.steps = order, steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return (self.order.places(step) for step in self.steps)

@@ -1,0 +1,70 @@
+"""The optimizer, its schedule, and the average of its path."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from djepa.model import MaskedModel
+from djepa.recipe.schema import TrainSpec
+
+
+def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
+    """AdamW with weight decay on the matrices of linear layers, and on nothing else."""
+    decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    on_gpu = parameters[0].device.type == "cuda"
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=on_gpu or None)
+
+
+def learning_rate(spec: TrainSpec, step: int) -> float:
+    """Linear warm-up, then constant, or half a cosine down to zero at the last step."""
+    warm = min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps else 1.0
+    if spec.lr_schedule == "constant":
+        return spec.lr * warm
+    share = max(0, step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
+    return spec.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def ema_decay(spec: TrainSpec, step: int) -> float:
+    """The share of the average that stays; with warm-up it starts low, so that a short run is not all initialization."""
+    return min(spec.ema_decay, (1 + step) / (10 + step)) if spec.ema_warmup else spec.ema_decay
+
+
+def averaged_copy(model: MaskedModel) -> MaskedModel:
+    """A copy to hold the average: target encoder and generating model in one."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * model, in a few fused operations."""
+    ours: list[Tensor] = [parameter.data for parameter in average.parameters()]
+    theirs: list[Tensor] = [parameter.data for parameter in model.parameters()]
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+def finite(norm: Tensor) -> bool:
+    """Whether a gradient norm is a number: one is enough to say so of all gradients."""
+    return bool(torch.isfinite(norm))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name."""
+    return {f"{key}.{name}": torch.as_tensor(value)
+            for name, parameter in model.named_parameters() for key, value in optimizer.state.get(parameter, {}).items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put the state of `optimizer_tensors` back."""
+    for name, parameter in model.named_parameters():
+        state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
+        for key, value in state.items():
+            optimizer.state[parameter][key] = value.clone() if key == "step" else value.to(parameter.device).clone()

@@ -1,0 +1,40 @@
+"""Samples drawn while training, for fixed conditions and seeds, from the averaged weights and from the raw ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+from djepa.build import modality
+from djepa.model import MaskedModel
+from djepa.pipeline import Pipeline
+from djepa.recipe.schema import ModelSpec, PreviewSpec
+from djepa.tokenizer import Tokenizer
+
+
+def save_previews(
+    run: Path, step: int, models: Mapping[str, MaskedModel], spec: ModelSpec, tokenizers: Mapping[str, Tokenizer],
+    preview: PreviewSpec,
+) -> list[Path]:
+    """Write one sheet per model ("averaged", "raw") and stream to `samples/`, and leave the models in their modes."""
+    paths = []
+    for kind, model in models.items():
+        training = model.training
+        device = next(model.parameters()).device
+        pipeline = Pipeline(model, spec, tokenizers, name=f"{run.name}, step {step}", device=device)
+        conditions = preview_conditions(pipeline, preview.num_conditions)
+        for stream in spec.streams:
+            samples = pipeline.generate(conditions, num_samples=preview.num_samples, seed=preview.seed, stream=stream)
+            suffix = modality(spec.streams[stream]).sheet_extension
+            name = f"step_{step:08d}_{kind}" + (f"_{stream}" if len(spec.streams) > 1 else "")
+            paths.append(samples.grid(run / "samples" / f"{name}.{suffix}", columns=preview.num_samples))
+        model.train(training)
+    return paths
+
+
+def preview_conditions(pipeline: Pipeline, count: int) -> list[Any]:
+    """The first combinations of the model's conditions; the null condition where they are not closed lists."""
+    choices = {name: values or [None] for name, values in pipeline.conditions().items()}
+    return [dict(zip(choices, values, strict=True)) for values in islice(product(*choices.values()), count)] or [None]
