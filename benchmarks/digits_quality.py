@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -25,7 +26,6 @@ import djepa
 from digits_metrics import Protocol, Quality
 from djepa_image.digits import Digits, levels
 
-DIGITS = [str(digit) for digit in range(10)]
 FIGURES = {  # a figure of `Quality`, its column and how it is printed
     "right_class": ("read as asked", "{:.3f}"),
     "frechet": ("Frechet", "{:.1f}"),
@@ -34,12 +34,22 @@ FIGURES = {  # a figure of `Quality`, its column and how it is printed
 }
 
 
+class Settings(TypedDict):
+    """Settings of generation; None for the model's own."""
+
+    num_steps: int | None
+    num_denoising_steps: int | None
+    guidance_scale: float | None
+    temperature: float | None
+
+
 @dataclass(frozen=True)
 class Result:
-    """What one model scored, and the seconds it took to generate everything."""
+    """What one model scored, the settings it generated with, and the seconds that took."""
 
     model: str
     quality: Quality
+    settings: dict[str, Any]
     seconds: float
 
 
@@ -54,14 +64,16 @@ def load_protocol() -> Protocol:
     return Protocol(*arrays)
 
 
-def evaluate(model: str, protocol: Protocol, num_samples: int, seed: int, settings: dict[str, float], device: str) -> Result:
+def evaluate(model: str, protocol: Protocol, num_samples: int, seed: int, settings: Settings, device: str) -> Result:
     """Generate `num_samples` of every digit and judge them."""
     pipeline = djepa.Pipeline.from_pretrained(model, device=device)
-    start = time.perf_counter()
-    samples = pipeline.generate(DIGITS, num_samples=num_samples, seed=seed, **settings)
+    samples, start = djepa.Samples(), time.perf_counter()
+    for digit in range(10):  # each with seeds of its own: the distances of sets assume independent samples
+        samples += pipeline.generate(str(digit), num_samples=num_samples, seed=seed + digit * num_samples, **settings)
     seconds = time.perf_counter() - start
     asked = np.repeat(np.arange(10), num_samples)
-    return Result(model, protocol.judge(levels(samples).astype(np.float64), asked), seconds)
+    quality = protocol.judge(levels(samples).astype(np.float64), asked)
+    return Result(model, quality, samples[0].meta["settings"], seconds)
 
 
 def summary(results: Sequence[Result]) -> dict[str, dict[str, float]]:
@@ -87,13 +99,14 @@ def table(protocol: Protocol, results: Sequence[Result]) -> str:
     return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows)
 
 
-def report(protocol: Protocol, results: Sequence[Result], settings: dict[str, object]) -> dict[str, object]:
+def report(protocol: Protocol, results: Sequence[Result], num_samples: int, seed: int) -> dict[str, Any]:
     """Everything, as plain values for JSON."""
     return {
         "protocol": {"training": len(protocol.training), "heldout": len(protocol.heldout),
                      "reader_accuracy": protocol.reader_accuracy, "reference_frechet": protocol.reference_frechet,
-                     "reference_nearest": protocol.reference_nearest, **settings},
-        "models": [{"model": result.model, "seconds": result.seconds, **asdict(result.quality)} for result in results],
+                     "reference_nearest": protocol.reference_nearest, "num_samples": num_samples, "seed": seed},
+        "models": [{"model": result.model, **asdict(result.quality), "settings": result.settings, "seconds": result.seconds}
+                   for result in results],
         "summary": summary(results) if len(results) > 1 else None,
     }
 
@@ -117,8 +130,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the protocol; returns the exit code."""
     given = arguments(argv)
-    settings = {name: getattr(given, name) for name in ("num_steps", "num_denoising_steps", "guidance_scale", "temperature")
-                if getattr(given, name) is not None}
+    settings = Settings(num_steps=given.num_steps, num_denoising_steps=given.num_denoising_steps,
+                        guidance_scale=given.guidance_scale, temperature=given.temperature)
     try:
         protocol = load_protocol()
         results = [evaluate(model, protocol, given.num_samples, given.seed, settings, given.device) for model in given.models]
@@ -127,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     print(table(protocol, results))
     if given.json:
-        values = report(protocol, results, {"num_samples": given.num_samples, "seed": given.seed, "settings": settings})
+        values = report(protocol, results, given.num_samples, given.seed)
         given.json.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return 0
 
