@@ -85,7 +85,7 @@ def token_mask(
     try:
         mask = mask.bool().expand(shape)
     except RuntimeError:
-        raise LayoutError(f"The mask has shape {list(mask.shape)}; the sample needs {list(shape)} (without channels).") from None
+        raise LayoutError(f"The mask has shape {list(mask.shape)}; the sample needs {list(shape)} (no channels).") from None
     cells = mask.to(torch.int32)
     for axis, (size, count) in enumerate(zip(shape, grid, strict=True)):
         cell = torch.arange(size) * count // size  # which cell each step of the axis falls into

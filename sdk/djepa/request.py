@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from djepa.errors import ConditionError, UsageError, suggest
 from djepa.recipe.schema import GenerateSpec
+from djepa.recipe.validation import validated
 
 MAX_SEED = 2**63 - 1
 
@@ -31,15 +30,10 @@ def settings_from(defaults: GenerateSpec, given: Mapping[str, Any]) -> GenerateS
     """The model's settings with those that were given (not None) in their place.
 
     Raises:
-        UsageError: a setting is out of range; all such are named.
+        RecipeError: a setting is out of range; all such are named.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    try:
-        return GenerateSpec.model_validate({**defaults.model_dump(), **chosen})
-    except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in item['loc'])}={item['input']!r}: {item['msg'].lower()}"
-                    for item in error.errors()]
-        raise UsageError("These settings cannot be used: " + "; ".join(problems) + ".") from error
+    return validated(GenerateSpec, {**defaults.dump(), **chosen}, "the call")
 
 
 def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) -> list[Wanted]:

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from djepa import __version__
 from djepa.build import build_model, build_tokenizers
-from djepa.errors import CheckpointError, StorageError
+from djepa.errors import CheckpointError, StorageError, UsageError
 from djepa.files import atomic_folder
 from djepa.model import MaskedModel
 from djepa.plugins import host
 from djepa.recipe.schema import ModelSpec
+from djepa.recipe.validation import validated
 from djepa.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -59,7 +59,7 @@ def fill_model_folder(
 ) -> None:
     """Write `config.json` and the weights into an existing folder."""
     config = {"format": FORMAT, "djepa": __version__, "requires": required_plugins(spec), "about": dict(about),
-              "model": spec.model_dump(mode="json")}
+              "model": spec.resolved()}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     write_tensors(folder / WEIGHTS, tensors)
 
@@ -129,15 +129,9 @@ def read_config(folder: Path) -> tuple[ModelSpec, dict[str, Any]]:
         config = MIGRATIONS[step](config)
     check_requirements(config.get("requires", {}), folder)
     try:
-        return ModelSpec.model_validate(config["model"]), dict(config.get("about", {}))
-    except (ValidationError, KeyError) as error:
-        raise CheckpointError(f"{str(path)!r} does not describe a model this djepa can build: {_summary(error)}") from error
-
-
-def _summary(error: ValidationError | KeyError) -> str:
-    if isinstance(error, KeyError):
-        return f"it has no entry {error}"
-    return "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:5])
+        return validated(ModelSpec, config["model"], str(path)), dict(config.get("about", {}))
+    except (UsageError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{str(path)!r} does not describe a model this djepa can build: {error}") from error
 
 
 def load_model(folder: Path) -> tuple[MaskedModel, ModelSpec, dict[str, Tokenizer], dict[str, Any]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def generate(
     model: Annotated[str, typer.Argument(help="A shipped name (image/digits), a model or run folder, or a Hub repository.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A file (several samples: one sheet), or a folder for one file each.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A file (several samples: one sheet), or a folder for a file each.")],
     condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="What to generate; repeat for several. "
                          "With several conditions: name=value,name=value.")] = None,
     num_samples: Annotated[int, typer.Option("--num-samples", "-n", help="Samples per condition.")] = 1,
