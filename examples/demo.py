@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import djepa
 
 MODEL = "image/digits"  # both a model and the recipe it was trained from
 DIGITS = list(range(10))
+SHORT = ["train.batch_size=32", "train.warmup_steps=20", "train.log_every=5", "preview.every=0"]  # for a run of a minute
 
 
 def draw_digits(model: str | Path, path: Path) -> None:
@@ -29,7 +31,7 @@ def draw_loss(log: Path, path: Path) -> None:
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     points = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     steps, losses = zip(*points, strict=True)
-    window = max(1, len(losses) // 20)
+    window = max(1, len(losses) // 10)
     means = [sum(losses[max(0, end - window):end]) / min(window, end) for end in range(1, len(losses) + 1)]
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
@@ -52,19 +54,19 @@ def main() -> None:
     print(f"1/3 Generating digits with the shipped model {MODEL}")
     draw_digits(MODEL, out / "shipped.png")
 
-    print(f"2/3 Training a new model from the recipe {MODEL} for {given.steps} steps")
-    recipe = djepa.Recipe.load(MODEL, [f"train.steps={given.steps}"])
+    print(f"2/3 Training a new model from the recipe {MODEL}, shortened to {given.steps} steps of 32 digits")
+    if (run / "recipe.yaml").exists():
+        shutil.rmtree(run)  # an earlier demo's: a run folder holds one run, and a second one is refused
+    recipe = djepa.Recipe.load(MODEL, [f"train.steps={given.steps}", *SHORT])
     djepa.Trainer(recipe).fit(run)
 
     print("3/3 Generating digits with the new model")
     draw_digits(run, out / "trained.png")
     draw_loss(run / "log.jsonl", out / "loss.png")
 
-    print(f"""
-{out / "shipped.png"}  digits of the shipped model
-{out / "trained.png"}  digits of the model you have just trained
-{out / "loss.png"}     its loss
-{run}           its run folder: recipe, log, checkpoints""")
+    made = {"shipped.png": "digits of the shipped model", "trained.png": "digits of the model you have just trained",
+            "loss.png": "its loss", "run": "its run: recipe.yaml, log.jsonl, checkpoints/"}
+    print("\n" + "\n".join(f"{out / name!s:<{len(str(out)) + 15}}{what}" for name, what in made.items()))
 
 
 if __name__ == "__main__":
