@@ -86,27 +86,34 @@ class Draws:
         """Draws for a part of this purpose."""
         return Draws(self.seed, *self.purpose, *purpose)
 
-    def words(self, sample: Int[Tensor, "..."], item: Int[Tensor, "..."] | int, width: int) -> Int[Tensor, "... width"]:
+    def words(
+        self, sample: Int[Tensor, "..."], item: Int[Tensor, "..."] | int, width: int, step: Int[Tensor, "..."] | int = 0
+    ) -> Int[Tensor, "... width"]:
         """Uniform 32-bit words.
 
         Args:
-            sample: 64-bit ids; broadcast against `item`.
+            sample: 64-bit ids; `item` and `step` broadcast against it.
             item: which of the sample's draws, below 2^32.
-            width: words for each (sample, item).
+            width: words for each (sample, item, step), at most 2^18.
+            step: which of the item's draws, below 2^16.
         """
-        samples, items = torch.broadcast_tensors(sample, torch.as_tensor(item, device=sample.device))
-        samples, items = samples[..., None], items[..., None]
-        block = torch.arange(-(-width // 4), device=sample.device).expand(*samples.shape[:-1], -1)
+        samples, items, steps = (part[..., None] for part in torch.broadcast_tensors(
+            sample, torch.as_tensor(item, device=sample.device), torch.as_tensor(step, device=sample.device)))
+        block = (steps << 16) + torch.arange(-(-width // 4), device=sample.device)
         counter = (block, items & _MASK, samples & _MASK, (samples >> 32) & _MASK)
         return torch.stack(philox(counter, self._key), dim=-1).flatten(-2)[..., :width]
 
-    def uniform(self, sample: Int[Tensor, "..."], item: Int[Tensor, "..."] | int, width: int) -> Float[Tensor, "... width"]:
+    def uniform(
+        self, sample: Int[Tensor, "..."], item: Int[Tensor, "..."] | int, width: int, step: Int[Tensor, "..."] | int = 0
+    ) -> Float[Tensor, "... width"]:
         """Uniform float32 in [0, 1): 24 random bits, all a float32 can hold."""
-        return (self.words(sample, item, width) >> 8).to(torch.float32) * 2.0**-24
+        return (self.words(sample, item, width, step) >> 8).to(torch.float32) * 2.0**-24
 
-    def normal(self, sample: Int[Tensor, "..."], item: Int[Tensor, "..."] | int, width: int) -> Float[Tensor, "... width"]:
+    def normal(
+        self, sample: Int[Tensor, "..."], item: Int[Tensor, "..."] | int, width: int, step: Int[Tensor, "..."] | int = 0
+    ) -> Float[Tensor, "... width"]:
         """Standard normal float32, by the Box-Muller transform of pairs of words; at most 6.7 in size."""
-        words = self.words(sample, item, 2 * (-(-width // 2))).to(torch.float32).unflatten(-1, (-1, 2))
+        words = self.words(sample, item, 2 * (-(-width // 2)), step).to(torch.float32).unflatten(-1, (-1, 2))
         radius = (-2.0 * ((words[..., 0] + 0.5) * 2.0**-32).log()).clamp(min=0.0).sqrt()
         angle = words[..., 1] * (2.0 * math.pi * 2.0**-32)
         return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(-2)[..., :width]
@@ -135,10 +142,12 @@ class TokenDraws:
     sample: Int[Tensor, "m"]
     item: Int[Tensor, "m"]
 
-    def normal(self, purpose: str, step: int, width: int) -> Float[Tensor, "m width"]:
-        """Standard normal numbers for one use (`purpose`, `step`) at every token."""
-        return self.draws.within(purpose, step).normal(self.sample, self.item, width)
+    def normal(self, purpose: str, num: int, width: int) -> Float[Tensor, "num m width"]:
+        """Standard normal numbers, `num` times for every token."""
+        steps = torch.arange(num, device=self.sample.device)[:, None]
+        return self.draws.within(purpose).normal(self.sample, self.item, width, steps)
 
-    def uniform(self, purpose: str, step: int, width: int) -> Float[Tensor, "m width"]:
-        """Uniform numbers in [0, 1) for one use (`purpose`, `step`) at every token."""
-        return self.draws.within(purpose, step).uniform(self.sample, self.item, width)
+    def uniform(self, purpose: str, num: int, width: int) -> Float[Tensor, "num m width"]:
+        """Uniform numbers in [0, 1), `num` times for every token."""
+        steps = torch.arange(num, device=self.sample.device)[:, None]
+        return self.draws.within(purpose).uniform(self.sample, self.item, width, steps)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from djepa.cli import generate_command, plugins_commands, recipes_commands, train_commands
+from djepa.cli import export_command, generate_command, plugins_commands, recipes_commands, train_commands
 
 app = typer.Typer(
     help="Generate and train with masked autoregressive models over continuous tokens.",
@@ -15,6 +15,7 @@ app = typer.Typer(
 app.command("generate")(generate_command.generate)
 app.command("train")(train_commands.train)
 app.command("resume")(train_commands.resume)
+app.command("export")(export_command.export)
 app.add_typer(recipes_commands.app, name="recipes")
 app.add_typer(plugins_commands.app, name="plugins")
 

@@ -41,11 +41,10 @@ class FlowHead(DenoisingHead):
 
     def loss(self, x: Float[Tensor, "m c"], z: Float[Tensor, "m w"], noise: Noise) -> Mapping[str, Float[Tensor, "m"]]:
         repeats = self.num_noise_samples
-        t = noise.uniform("time", 0, repeats).flatten()
-        epsilon = noise.normal("noise", 0, repeats * self.channels).view(-1, self.channels)
-        context = self.network.project(z).repeat_interleave(repeats, dim=0)
-        mse = self.loss_at(x.repeat_interleave(repeats, dim=0), context, t, epsilon)
-        return {"mse": mse.view(-1, repeats).mean(dim=1)}
+        t = noise.uniform("time", repeats, 1).flatten()
+        epsilon = noise.normal("noise", repeats, self.channels).flatten(0, 1)
+        mse = self.loss_at(x.repeat(repeats, 1), self.network.project(z).repeat(repeats, 1), t, epsilon)
+        return {"mse": mse.view(repeats, -1).mean(dim=0)}
 
     def loss_at(
         self, x: Float[Tensor, "m c"], context: Float[Tensor, "m d"], t: Float[Tensor, "m"], epsilon: Float[Tensor, "m c"]
@@ -61,7 +60,7 @@ class FlowHead(DenoisingHead):
         bounds: Bounds | None,
     ) -> Tensor:
         network = GuidedNetwork(self.network, z, z_null, guidance)
-        x_t = noise.normal("start", 0, self.channels) * temperature  # all the randomness of an ODE is in its start
+        x_t = noise.normal("start", 1, self.channels)[0] * temperature  # all the randomness of an ODE is in its start
         times = self.times(num_steps)
         for t, following in pairwise(times):
             velocity = network(x_t, t * self.time_scale, t)

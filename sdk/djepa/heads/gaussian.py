@@ -50,11 +50,10 @@ class GaussianHead(DenoisingHead):
 
     def loss(self, x: Float[Tensor, "m c"], z: Float[Tensor, "m w"], noise: Noise) -> Mapping[str, Float[Tensor, "m"]]:
         repeats = self.num_noise_samples
-        t = (noise.uniform("time", 0, repeats) * NUM_TIMES).long().flatten()
-        epsilon = noise.normal("noise", 0, repeats * self.channels).view(-1, self.channels)
-        context = self.network.project(z).repeat_interleave(repeats, dim=0)
-        mse, bound = self.loss_at(x.repeat_interleave(repeats, dim=0), context, t, epsilon)
-        return {"mse": mse.view(-1, repeats).mean(dim=1), "vb": bound.view(-1, repeats).mean(dim=1)}
+        t = (noise.uniform("time", repeats, 1) * NUM_TIMES).long().flatten()
+        epsilon = noise.normal("noise", repeats, self.channels).flatten(0, 1)
+        mse, bound = self.loss_at(x.repeat(repeats, 1), self.network.project(z).repeat(repeats, 1), t, epsilon)
+        return {"mse": mse.view(repeats, -1).mean(dim=0), "vb": bound.view(repeats, -1).mean(dim=0)}
 
     def loss_at(
         self, x: Float[Tensor, "m c"], context: Float[Tensor, "m d"], t: Int[Tensor, "m"], epsilon: Float[Tensor, "m c"]
@@ -81,9 +80,9 @@ class GaussianHead(DenoisingHead):
         bounds: Bounds | None,
     ) -> Tensor:
         network = GuidedNetwork(self.network, z, z_null, guidance)
-        x_t = noise.normal("start", 0, self.channels)
-        for step in reversed(range(num_steps)):
-            draw = noise.normal("step", num_steps - 1 - step, self.channels) if step else None
+        x_t = noise.normal("start", 1, self.channels)[0]
+        draws = [*noise.normal("step", num_steps - 1, self.channels)[: num_steps - 1], None]
+        for step, draw in zip(reversed(range(num_steps)), draws, strict=True):
             x_t = self.denoise(network, x_t, step, num_steps, draw, temperature, bounds)
         return x_t
 

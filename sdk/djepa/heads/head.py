@@ -21,12 +21,12 @@ Bounds = tuple[Tensor, Tensor]       # smallest and largest clean value per chan
 class Noise(Protocol):
     """Where a head takes its random numbers from; `djepa.random.TokenDraws` is the one in use."""
 
-    def normal(self, purpose: str, step: int, width: int) -> Float[Tensor, "m width"]:
-        """Standard normal numbers for one use at every token."""
+    def normal(self, purpose: str, num: int, width: int) -> Float[Tensor, "num m width"]:
+        """Standard normal numbers, `num` times for every token."""
         ...
 
-    def uniform(self, purpose: str, step: int, width: int) -> Float[Tensor, "m width"]:
-        """Uniform numbers in [0, 1) for one use at every token."""
+    def uniform(self, purpose: str, num: int, width: int) -> Float[Tensor, "num m width"]:
+        """Uniform numbers in [0, 1), `num` times for every token."""
         ...
 
 
