@@ -57,7 +57,7 @@ class Stream(nn.Module):
         self.input_proj = nn.Linear(channels, width)
         nn.init.xavier_uniform_(self.input_proj.weight)
         nn.init.zeros_(self.input_proj.bias)
-        self.mask_token = nn.Parameter(torch.empty(1, predictor_width).normal_(std=0.02))
+        self.mask_token = nn.Parameter(nn.init.normal_(torch.empty(1, predictor_width), std=0.02))
         self.encoder_position = self._table(num_tokens, width)
         self.predictor_position = self._table(num_tokens, predictor_width)
         self.output_position = self._table(num_tokens if output_position else None, predictor_width)
@@ -65,7 +65,7 @@ class Stream(nn.Module):
 
     @staticmethod
     def _table(rows: int | None, width: int) -> nn.Parameter | None:
-        return None if rows is None else nn.Parameter(torch.empty(rows, width).normal_(std=0.02))
+        return None if rows is None else nn.Parameter(nn.init.normal_(torch.empty(rows, width), std=0.02))
 
     def embed(self, tokens: TokenBatch) -> Float[Tensor, "b n d"]:
         """Tokens as the encoder reads them, before its first norm."""
@@ -100,7 +100,7 @@ class Predictor(nn.Module):
         nn.init.xavier_uniform_(self.input_proj.weight)
         nn.init.zeros_(self.input_proj.bias)
         rows = num_condition_positions
-        self.condition_position = nn.Parameter(torch.empty(rows, predictor_width).normal_(std=0.02)) if rows else None
+        self.condition_position = nn.Parameter(nn.init.normal_(torch.empty(rows, predictor_width), std=0.02)) if rows else None
         self.transformer = transformer
 
 
@@ -174,7 +174,7 @@ class MaskedModel(nn.Module):
         self.encoder, self.predictor = encoder, predictor
         self.rotary, self.feature_head = rotary, feature_head
         width = encoder.norm_in.normalized_shape[0]
-        self.start = None if conditioners else nn.Parameter(torch.empty(1, width).normal_(std=0.02))
+        self.start = None if conditioners else nn.Parameter(nn.init.normal_(torch.empty(1, width), std=0.02))
 
     def stream(self, name: str) -> Stream:
         """A stream by name."""
