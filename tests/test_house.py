@@ -24,6 +24,7 @@ MAX_FUNCTION_LINES = 70
 CONTRACTS = ("djepa.tokenizer", "djepa.tokens", "djepa.errors", "djepa.hookspecs")  # all a tokenizer may know of the core
 DISTRIBUTED = "sdk/djepa/train/distributed.py"                                      # the one home of torch.distributed
 MODALITY_WORDS = {"image", "images", "video", "videos", "audio", "audios"}
+MEDIA_LIBRARIES = {"PIL", "torchvision", "torchaudio", "soundfile", "av", "decord", "diffusers", "transformers"}
 GLOBAL_RANDOMNESS_ALLOWED = {  # path: reason
     "sdk/djepa/random.py": "seeds torch's generator for what cannot take one (initialization, dropout), then puts it back",
 }
@@ -105,6 +106,9 @@ def imports_point_one_way(module: Module) -> Iterator[str]:
 def core_names_no_modality(module: Module) -> Iterator[str]:
     if module.root != "sdk":
         return
+    for line, target in module.imports():
+        if target.split(".")[0] in MEDIA_LIBRARIES:
+            yield f"{line}: {target} reads or makes media: that is a plugin's work"
     words = list(module.names_in_strings())
     for node in module.nodes:
         for field in ("id", "attr", "arg", "name", "asname"):
@@ -197,7 +201,7 @@ BROKEN = [
     (core_names_no_modality, CORE, "if kind == 'image': pass"),
     (core_names_no_modality, CORE, "load_video = None"),
     (core_names_no_modality, CORE, "class AudioHead: pass"),
-    (core_names_no_modality, CORE, "from PIL import Image"),
+    (core_names_no_modality, CORE, "import soundfile"),
     (distribution_has_one_home, CORE, "import torch\nok = torch.distributed.is_initialized()"),
     (distribution_has_one_home, CORE, "from torch import distributed as dist"),
     (distribution_has_one_home, IMAGE, "import torch.distributed.checkpoint as dcp"),
