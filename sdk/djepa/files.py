@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from djepa.errors import StorageError
+from djepa.errors import StorageError, UsageError
 
 
 def _temporary_sibling(path: Path) -> Path:
+    if path.name in ("", ".."):  # the current folder, its parent, a root: nothing that could be put in place whole
+        raise UsageError(f"{str(path)!r} has no name of its own to write under; say what it shall be called.")
     # A sibling, so that the final rename stays on one file system; the suffix stays last because some writers choose
     # their format by it.
     return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
@@ -31,6 +34,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; it becomes `path` on success and vanishes on failure.
 
     Raises:
+        UsageError: the path is a place without a name of its own, such as ".".
         StorageError: the disk is full or refuses to be written.
     """
     path = Path(path)
@@ -54,11 +58,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; it becomes `path` on success, replacing what was there, and vanishes on failure.
 
     Raises:
+        UsageError: the path is a place without a name of its own, such as ".".
         StorageError: the disk is full or refuses to be written.
     """
     path = Path(path)
     temporary = _temporary_sibling(path)
     try:
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(errno.EEXIST, "there is a file of that name")
         temporary.mkdir(parents=True)
         yield temporary
         for item in temporary.rglob("*"):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from djepa import __version__
 from djepa.build import build_model, build_tokenizers
-from djepa.errors import CheckpointError, StorageError, UsageError
+from djepa.errors import CheckpointError, UsageError
 from djepa.files import atomic_folder
 from djepa.model import MaskedModel
 from djepa.plugins import host
@@ -45,12 +45,17 @@ def save_model(
         card: text of the model card.
 
     Raises:
-        StorageError: the disk refused.
+        UsageError: the folder holds other things than a model, which would be lost.
+        StorageError: the disk refused; a model that was there is untouched.
     """
+    others = sorted({path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS, CARD}) if folder.is_dir() else []
+    if others:
+        raise UsageError(f"{str(folder)!r} holds more than a model ({', '.join(others[:5])}), and saving one there would "
+                         f"delete that; choose a folder of its own.")
     with atomic_folder(folder) as temporary:
         fill_model_folder(temporary, spec, tensors, about=about)
         if card:
-            (temporary / CARD).write_text(card)
+            (temporary / CARD).write_text(card, encoding="utf-8")
     return folder
 
 
@@ -65,15 +70,15 @@ def fill_model_folder(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file.
+    """Write a safetensors file, inside of `atomic_folder`, which says what could not be written.
 
     Raises:
-        StorageError: the disk refused.
+        OSError: the disk refused.
     """
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # how it reports a full disk
-        raise StorageError(f"Could not write {str(path)!r}: {error}. Free some space or choose another place.") from error
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -117,21 +122,38 @@ def read_config(folder: Path) -> tuple[ModelSpec, dict[str, Any]]:
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{str(folder)!r} is not a model folder: it has no {CONFIG}.")
+    config = _up_to_date(path)
     try:
-        config = json.loads(path.read_text())
-        version = config["format"]
+        requires, about = dict(config.get("requires", {})), dict(config.get("about", {}))
+        spec_values = config["model"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{str(path)!r} is damaged or not a model's configuration ({error!r}).") from error
-    if not isinstance(version, int) or version > FORMAT:
-        raise CheckpointError(f"{str(path)!r} has format {version!r}; this djepa ({__version__}) reads up to {FORMAT}. "
+    check_requirements(requires, folder)
+    try:
+        spec = validated(ModelSpec, spec_values, str(path))
+    except (UsageError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{str(path)!r} does not describe a model this djepa can build: {error}") from error
+    shapeless = [name for name, stream in spec.streams.items() if stream.shape is None]
+    if shapeless:
+        raise CheckpointError(f"{str(path)!r} does not say what model.streams.{shapeless[0]}.shape is; a saved model does.")
+    return spec, about
+
+
+def _up_to_date(path: Path) -> dict[str, Any]:
+    """A configuration in today's format."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        version = config["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{str(path)!r} is damaged or not a model's configuration ({error!r}).") from error
+    if isinstance(version, int) and version > FORMAT:
+        raise CheckpointError(f"{str(path)!r} has format {version}; this djepa ({__version__}) reads up to {FORMAT}. "
                               f"Upgrade with: pip install -U djepa")
+    if not isinstance(version, int) or any(step not in MIGRATIONS for step in range(version, FORMAT)):
+        raise CheckpointError(f"{str(path)!r} is damaged: there is no format {version!r}; today's is {FORMAT}.")
     for step in range(version, FORMAT):
         config = MIGRATIONS[step](config)
-    check_requirements(config.get("requires", {}), folder)
-    try:
-        return validated(ModelSpec, config["model"], str(path)), dict(config.get("about", {}))
-    except (UsageError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{str(path)!r} does not describe a model this djepa can build: {error}") from error
+    return config
 
 
 def load_model(folder: Path) -> tuple[MaskedModel, ModelSpec, dict[str, Tokenizer], dict[str, Any]]:
@@ -141,10 +163,13 @@ def load_model(folder: Path) -> tuple[MaskedModel, ModelSpec, dict[str, Tokenize
         CheckpointError: the folder is not complete, damaged, or its parts do not fit together.
     """
     spec, about = read_config(folder)
-    tokenizers = build_tokenizers(spec)
     tensors = read_tensors(folder / WEIGHTS)
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn only to be overwritten: leave no trace
-        model = build_model(spec, tokenizers)
+    try:
+        tokenizers = build_tokenizers(spec)
+        with torch.random.fork_rng(devices=[]):  # fresh weights are drawn only to be overwritten: leave no trace
+            model = build_model(spec, tokenizers)
+    except UsageError as error:
+        raise CheckpointError(f"{str(folder / CONFIG)!r} describes a model that cannot be built: {error}") from error
     load_into(model, {name: tensor.float() for name, tensor in tensors.items()}, str(folder))
     return model.eval(), spec, tokenizers, about
 
