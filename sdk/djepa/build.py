@@ -64,8 +64,9 @@ def build_model(spec: ModelSpec, tokenizers: Mapping[str, Tokenizer]) -> MaskedM
         encoder=Encoder(width, _transformer(spec, width, spec.encoder_depth)),
         predictor=Predictor(width, predictor_width, _transformer(spec, predictor_width, spec.predictor_depth),
                             num_conditions if spec.predictor_condition_position else 0),
-        rotary=_rotary(spec.position, axes, width // spec.num_heads) if isinstance(spec.position, RotarySpec) else None,
+        rotary=_rotary(spec, axes, width),
         feature_head=FeatureHead(predictor_width, width) if spec.feature_head else None,
+        predictor_rotary=_rotary(spec, axes, predictor_width),
     )
 
 
@@ -82,7 +83,10 @@ def _transformer(spec: ModelSpec, width: int, depth: int) -> Transformer:
                        backend=spec.attention.kind if spec.attention else None)
 
 
-def _rotary(position: RotarySpec, axes: tuple[str, ...], head_width: int) -> RotaryPosition:
+def _rotary(spec: ModelSpec, axes: tuple[str, ...], width: int) -> RotaryPosition | None:
+    position, head_width = spec.position, width // spec.num_heads
+    if not isinstance(position, RotarySpec):
+        return None
     unknown = [axis for axis in position.scale if axis not in axes]
     if unknown:
         raise RecipeError(f"model.position.scale: {unknown[0]!r} is not an axis of this model. {suggest(unknown[0], axes)}")

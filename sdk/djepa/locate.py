@@ -7,7 +7,7 @@ from pathlib import Path
 
 from djepa.errors import CheckpointError, suggest
 from djepa.recipe.catalogue import find_model, model_names
-from djepa.storage import CONFIG, WEIGHTS, newest_checkpoint
+from djepa.storage import ASSETS, CONFIG, WEIGHTS, newest_checkpoint
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -54,7 +54,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS, f"{ASSETS}/**"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"There is no model {name!r}: no folder of that name, not shipped, and the Hugging Face Hub did "

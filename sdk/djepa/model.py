@@ -128,13 +128,14 @@ class Sequence:
         condition: the condition tokens.
         columns: where each stream's tokens are.
         valid: on the CPU; False in padding.
-        rotation: of every column; None when positions are learned.
+        rotation, predictor_rotation: of every column, in encoder and predictor; None when positions are learned.
     """
 
     condition: ConditionTokens
     columns: Mapping[str, slice]
     valid: Bool[Tensor, "b s"]
     rotation: Rotation | None
+    predictor_rotation: Rotation | None
 
     @property
     def num_conditions(self) -> int:
@@ -146,11 +147,12 @@ class Sequence:
         selected = selected & self.valid
         return None if bool(selected.all()) else Subset.of(selected, self.condition.values.device)
 
-    def rotated(self, subset: Subset | None) -> Rotation | None:
-        """The rotation of the columns of a subset."""
-        if self.rotation is None or subset is None:
-            return self.rotation
-        return Rotation(subset.sequences(self.rotation.cos), subset.sequences(self.rotation.sin))
+
+def _rotated(rotation: Rotation | None, subset: Subset | None) -> Rotation | None:
+    """The rotation of the columns of a subset."""
+    if rotation is None or subset is None:
+        return rotation
+    return Rotation(subset.sequences(rotation.cos), subset.sequences(rotation.sin))
 
 
 class MaskedModel(nn.Module):
@@ -160,19 +162,21 @@ class MaskedModel(nn.Module):
         streams: by name.
         conditioners: by name; without any, learned start tokens are what the encoder reads when all is hidden.
         encoder, predictor: the trunk.
-        rotary: rotary positions over the trunk's axes; None for learned ones.
+        rotary: rotary positions over the trunk's axes, for heads of the encoder; None for learned positions.
         feature_head: for the JEPA loss; None in a model that only generates, or in MAR.
+        predictor_rotary: the same positions for heads of the predictor, which may be of another width.
     """
 
     def __init__(
         self, streams: Mapping[str, Stream], conditioners: Mapping[str, Conditioner], encoder: Encoder, predictor: Predictor,
         rotary: RotaryPosition | None = None, feature_head: FeatureHead | None = None,
+        predictor_rotary: RotaryPosition | None = None,
     ) -> None:
         super().__init__()
         self.streams = nn.ModuleDict(streams)
         self.conditioners = nn.ModuleDict(conditioners)
         self.encoder, self.predictor = encoder, predictor
-        self.rotary, self.feature_head = rotary, feature_head
+        self.rotary, self.feature_head, self.predictor_rotary = rotary, feature_head, predictor_rotary
         width = encoder.norm_in.normalized_shape[0]
         self.start = None if conditioners else nn.Parameter(nn.init.normal_(torch.empty(1, width), std=0.02))
 
@@ -201,17 +205,19 @@ class MaskedModel(nn.Module):
             columns[name] = slice(start, start + batch[name].values.shape[1])
             start = columns[name].stop
         valid = torch.cat([condition.valid, *(batch[name].valid for name in self.streams)], dim=1)
-        return Sequence(condition, columns, valid, self._rotation(batch, columns, condition))
+        return Sequence(condition, columns, valid, *self._rotations(batch, columns, condition))
 
-    def _rotation(self, batch: Batch, columns: Mapping[str, slice], condition: ConditionTokens) -> Rotation | None:
-        if self.rotary is None:
-            return None
+    def _rotations(
+        self, batch: Batch, columns: Mapping[str, slice], condition: ConditionTokens
+    ) -> tuple[Rotation | None, Rotation | None]:
+        if self.rotary is None or self.predictor_rotary is None:
+            return None, None
         rows, num_axes = len(condition.values), self.rotary.frequencies.shape[0]
         length = max(column.stop for column in columns.values())
         coords = condition.values.new_zeros(rows, length, num_axes, dtype=torch.float32)
         for name, column in columns.items():
             coords[:, column, list(self.stream(name).axes)] = batch[name].coords.float()
-        return self.rotary(coords)
+        return self.rotary(coords), self.predictor_rotary(coords)
 
     def encode(self, batch: Batch, hidden: Masks | None, sequence: Sequence) -> Float[Tensor, "total d"]:
         """Features of condition tokens and visible tokens, sample by sample, end to end.
@@ -226,7 +232,7 @@ class MaskedModel(nn.Module):
         if subset is not None:
             x = subset.sequences(x)
         x = self.encoder.transformer(
-            self.encoder.norm_in(x), subset.packing if subset else None, sequence.rotated(subset)
+            self.encoder.norm_in(x), subset.packing if subset else None, _rotated(sequence.rotation, subset)
         )
         return x.flatten(0, 1)
 
@@ -251,7 +257,8 @@ class MaskedModel(nn.Module):
 
         present = sequence.subset(torch.ones_like(sequence.valid))
         packed = present.sequences(full) if present else full
-        z = self.predictor.transformer(packed, present.packing if present else None, sequence.rotated(present))
+        rotation = _rotated(sequence.predictor_rotation, present)
+        z = self.predictor.transformer(packed, present.packing if present else None, rotation)
         if present is not None:
             z = present.put(z.new_zeros(full.shape), z.flatten(0, 1))
         return {name: self._output(name, z[:, column]) for name, column in sequence.columns.items()}

@@ -71,7 +71,8 @@ class Pipeline:
         self.device = resolve_device(device)
         self.dtype = resolve_precision(dtype, self.device)
         self.model = model.to(self.device).eval()
-        self.spec, self.tokenizers, self.name, self.about = spec, dict(tokenizers), name, dict(about or {})
+        self.tokenizers = {key: tokenizer.to(self.device) for key, tokenizer in tokenizers.items()}
+        self.spec, self.name, self.about = spec, name, dict(about or {})
 
     @classmethod
     def from_pretrained(
@@ -98,7 +99,8 @@ class Pipeline:
         """
         tensors, spec = generating(self.model, self.spec)
         stored = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
-        return save_model(Path(folder), spec, stored, about=self.about, card=model_card(self.name, self.spec, self.about))
+        return save_model(Path(folder), spec, stored, self.tokenizers, about=self.about,
+                          card=model_card(self.name, self.spec, self.about))
 
     def push_to_hub(self, repository: str, *, private: bool = False, commit_message: str = "Upload model") -> str:
         """Save to a Hugging Face Hub repository ("owner/name") and return its address. Needs `hf auth login` once."""

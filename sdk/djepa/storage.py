@@ -28,19 +28,22 @@ from djepa.tokenizer import Tokenizer
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+ASSETS = "tokenizers"       # a folder per stream whose tokenizer has a network
 PROGRESS = "progress.json"  # makes a model folder a checkpoint
 _CHECKPOINT = re.compile(r"step_(\d{8,})")
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # from format n to n + 1
 
 
 def save_model(
-    folder: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], *, about: Mapping[str, Any], card: str = ""
+    folder: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], tokenizers: Mapping[str, Tokenizer], *,
+    about: Mapping[str, Any], card: str = "",
 ) -> Path:
     """Write a model folder, all of it or nothing.
 
     Args:
         spec: complete, so that the model can be rebuilt without its dataset.
         tensors: the weights, in whatever precision they shall be stored; they are read back as float32.
+        tokenizers: by stream; their networks go along, so that the folder needs nothing outside of it.
         about: how the model came to be: free facts for the reader.
         card: text of the model card.
 
@@ -54,9 +57,20 @@ def save_model(
                          f"delete that; choose a folder of its own.")
     with atomic_folder(folder) as temporary:
         fill_model_folder(temporary, spec, tensors, about=about)
+        for name, tokenizer in tokenizers.items():
+            _save_assets(temporary / ASSETS / name, tokenizer)
         if card:
             (temporary / CARD).write_text(card, encoding="utf-8")
     return folder
+
+
+def _save_assets(folder: Path, tokenizer: Tokenizer) -> None:
+    folder.mkdir(parents=True)
+    tokenizer.save_assets(folder)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 def fill_model_folder(
@@ -171,6 +185,9 @@ def load_model(folder: Path) -> tuple[MaskedModel, ModelSpec, dict[str, Tokenize
     except UsageError as error:
         raise CheckpointError(f"{str(folder / CONFIG)!r} describes a model that cannot be built: {error}") from error
     load_into(model, {name: tensor.float() for name, tensor in tensors.items()}, str(folder))
+    for name, tokenizer in tokenizers.items():
+        if (folder / ASSETS / name).is_dir():
+            tokenizer.load_assets(folder / ASSETS / name)
     return model.eval(), spec, tokenizers, about
 
 

@@ -8,13 +8,16 @@ they are options like any other, so a model folder stores them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from djepa.tokens import MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
+
+EncodingNoise = Callable[[int], Tensor]  # standard normal numbers (b, width), a function of each sample and not of its batch
 
 
 class Tokenizer(ABC):
@@ -53,13 +56,32 @@ class Tokenizer(ABC):
         """This tokenizer with statistics measured on `samples`; itself when it already has them or needs none."""
         return self
 
-    def encode_batch(self, samples: Sequence[Sample]) -> TokenBatch:
-        """Tokens of several samples; override where a batch is cheaper than its items."""
+    def encode_batch(self, samples: Sequence[Sample], noise: EncodingNoise | None = None) -> TokenBatch:
+        """Tokens of several samples; override where a batch is cheaper than its items.
+
+        Args:
+            samples: of any shapes that `layout` takes.
+            noise: for tokenizers whose encoding is a distribution: draw from it (training); None takes its mode.
+        """
         return TokenBatch.stack([self.encode(sample) for sample in samples])
 
     def decode_batch(self, tokens: TokenBatch) -> list[Sample]:
         """Samples of several sets of tokens; override where a batch is cheaper than its items."""
         return [self.decode(item) for item in tokens]
+
+    def to(self, device: torch.device) -> Tokenizer:
+        """Compute on this device from now on, where the tokenizer has a network; returns itself."""
+        return self
+
+    def save_assets(self, folder: Path) -> None:
+        """Write what the options do not hold (a network's weights) into an existing folder; nothing by default."""
+
+    def load_assets(self, folder: Path) -> None:
+        """Read what `save_assets` wrote.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
 
 
 def grid_coords(grid: tuple[int, ...], steps: Sequence[float]) -> Tensor:

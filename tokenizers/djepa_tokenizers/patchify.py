@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from djepa.errors import LayoutError, UsageError, suggest
-from djepa.tokenizer import Tokenizer, grid_coords
+from djepa.tokenizer import EncodingNoise, Tokenizer, grid_coords
 from djepa.tokens import MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
 
 MIN_STD = 1e-3  # of a measured channel: a constant one must not blow up what little it varies by later
@@ -93,7 +93,7 @@ class Patchify(Tokenizer):
         grid = self._known_grid(tokens.grid, tuple(tokens.values.shape))
         return Sample(self._to_data(tokens.values[None], grid)[0], dict(tokens.meta), tokens.modality)
 
-    def encode_batch(self, samples: Sequence[Sample]) -> TokenBatch:
+    def encode_batch(self, samples: Sequence[Sample], noise: EncodingNoise | None = None) -> TokenBatch:
         """Tokens of several samples; those of one shape are cut together."""
         if len({tuple(sample.data.shape) for sample in samples}) != 1:
             return super().encode_batch(samples)

@@ -95,6 +95,8 @@ class XformersBackend(AttentionBackend):
     def unsupported(self, *, device: torch.device, dtype: torch.dtype, head_width: int, packed: bool) -> str | None:
         if device.type != "cuda":
             return f"xformers has kernels for CUDA only, and the tensors are on {device.type}"
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            return f"xformers has kernels for float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
         if head_width > 256 or head_width % 8:
             return f"xformers takes heads of 8, 16, ..., 256 channels, not {head_width}"
         return _xformers_problem()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ class Trainer:
         """Model, average and optimizer, fresh as of step 0."""
         newest = newest_checkpoint(run)
         self.model_spec = read_config(newest)[0] if newest else complete(self.recipe.model, self.dataset)
-        self.tokenizers = build_tokenizers(self.model_spec)
+        self.tokenizers = {name: one.to(self.device) for name, one in build_tokenizers(self.model_spec).items()}
         with seeded(self.recipe.seed, "initialization"):
             self.model = build_model(self.model_spec, self.tokenizers).to(self.device).train()
         self.average = averaged_copy(self.model)
@@ -179,7 +180,8 @@ class Trainer:
     def _micro_batch(self, step: int, start: int, examples: Sequence[Example]) -> MicroBatch:
         """Tokens, masks and conditions of some of a step's examples, the first of which has place `start` in the batch."""
         samples = step * self.spec.batch_size + start + torch.arange(len(examples))
-        tokens = {name: tokenizer.encode_batch([example.samples[name] for example in examples])
+        tokens = {name: tokenizer.encode_batch([example.samples[name] for example in examples],
+                                               partial(Draws(self.recipe.seed, "encoding", name).normal, samples, 0))
                   for name, tokenizer in self.tokenizers.items()}
         prepared = {name: module.prepare([example.conditions.get(name) for example in examples])
                     for name, module in self.model.conditioners.items() if isinstance(module, Conditioner)}
