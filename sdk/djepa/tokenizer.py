@@ -73,10 +73,10 @@ class Tokenizer(ABC):
         """Compute on this device from now on, where the tokenizer has a network; returns itself."""
         return self
 
-    def save_assets(self, folder: Path) -> None:
+    def save_assets(self, folder: Path) -> None:  # noqa: B027 (most tokenizers have none)
         """Write what the options do not hold (a network's weights) into an existing folder; nothing by default."""
 
-    def load_assets(self, folder: Path) -> None:
+    def load_assets(self, folder: Path) -> None:  # noqa: B027
         """Read what `save_assets` wrote.
 
         Raises:
