@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from djepa.errors import UsageError
 from djepa.heads.head import Bounds, DenoisingHead, Guidance, GuidedNetwork, Noise
 from djepa.heads.mlp import DenoisingMLP
 
@@ -28,7 +29,10 @@ class FlowHead(DenoisingHead):
         num_noise_samples: times drawn per token and training step.
         time_scale: what t is multiplied with before its sinusoid, which is made for 0 .. 1000. (Published D-JEPA flow
             weights were trained with 1.)
-        shift: f of the time shift t / (t + f - f t) in sampling; above 1 spends more steps near the noise.
+        shift: f of the time shift t / (t + f - f t) in sampling, above 0; above 1 spends more steps near the noise.
+
+    Raises:
+        UsageError: the shift is not above 0.
     """
 
     def __init__(
@@ -36,6 +40,8 @@ class FlowHead(DenoisingHead):
         time_scale: float = 1000.0, shift: float = 1.0,
     ) -> None:
         super().__init__(channels, context_width)
+        if not shift > 0:
+            raise UsageError(f"shift={shift}: expected a number above 0; 1 leaves the times evenly spread.")
         self.num_noise_samples, self.time_scale, self.shift = num_noise_samples, time_scale, shift
         self.network = DenoisingMLP(channels, channels, context_width, width, depth)
 
@@ -64,9 +70,11 @@ class FlowHead(DenoisingHead):
         times = self.times(num_steps)
         for t, following in pairwise(times):
             velocity = network(x_t, t * self.time_scale, t)
-            if bounds is not None:
-                velocity = (torch.clamp(x_t + (1 - t) * velocity, *bounds) - x_t) / (1 - t)
-            x_t = x_t + (following - t) * velocity
+            if bounds is None:
+                x_t = x_t + (following - t) * velocity
+            else:
+                clean = torch.clamp(x_t + (1 - t) * velocity, *bounds)
+                x_t = torch.lerp(x_t, clean, (following - t) / (1 - t))
         return x_t
 
     def times(self, num_steps: int) -> list[float]:

@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from djepa.errors import UsageError
+
 NUM_TIMES = 1000
 
 
@@ -31,7 +33,7 @@ class Schedule:
 
     def __init__(self, betas: Float[Tensor, "t"], times: Float[Tensor, "t"]) -> None:
         abar = torch.cumprod(1 - betas, 0)
-        before = torch.cat([torch.ones(1, dtype=betas.dtype), abar[:-1]])
+        before = _shifted(abar)
         variance = betas * (1 - before) / (1 - abar)
         self.times = times
         self.betas = betas
@@ -47,23 +49,32 @@ class Schedule:
         return len(self.betas)
 
 
+def _shifted(abar: Float[Tensor, "t"]) -> Float[Tensor, "t"]:
+    """abar one step earlier; 1 before the first."""
+    return torch.cat([abar.new_ones(1), abar[:-1]])
+
+
 @lru_cache(maxsize=1)
 def cosine_schedule() -> Schedule:
     """Squared cosine with offset 0.008, betas at most 0.999, 1000 steps ([2] Eq. 17)."""
-    steps = torch.arange(NUM_TIMES + 1, dtype=torch.float64) / NUM_TIMES
+    times = torch.arange(NUM_TIMES, dtype=torch.float64, device="cpu")  # it is kept: not on whatever is the default now
+    steps = torch.cat([times, times.new_tensor([NUM_TIMES])]) / NUM_TIMES
     abar = torch.cos((steps + 0.008) / 1.008 * math.pi / 2) ** 2
     betas = (1 - abar[1:] / abar[:-1]).clamp(max=0.999)
-    return Schedule(betas, torch.arange(NUM_TIMES, dtype=torch.float64))
+    return Schedule(betas, times)
 
 
 @lru_cache(maxsize=16)
 def respaced(num_steps: int) -> Schedule:
-    """The cosine schedule on `num_steps` of its 1000 steps: i * 999 / (num_steps - 1), rounded."""
+    """The cosine schedule on `num_steps` of its 1000 steps: i * 999 / (num_steps - 1), rounded; of one step, the last.
+
+    Raises:
+        UsageError: there are not 1 to 1000 steps.
+    """
+    if not 1 <= num_steps <= NUM_TIMES:
+        raise UsageError(f"num_denoising_steps={num_steps}: the gaussian head denoises in 1 to {NUM_TIMES} steps.")
     full = cosine_schedule()
-    if num_steps == 1:
-        kept = torch.tensor([NUM_TIMES - 1])
-    else:
-        kept = (torch.arange(num_steps, dtype=torch.float64) * (NUM_TIMES - 1) / (num_steps - 1)).round().long()
+    last = NUM_TIMES - 1
+    kept = [round(index * last / (num_steps - 1)) for index in range(num_steps)] if num_steps > 1 else [last]
     abar = full.abar[kept]
-    before = torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
-    return Schedule(1 - abar / before, full.times[kept])
+    return Schedule(1 - abar / _shifted(abar), full.times[kept])
