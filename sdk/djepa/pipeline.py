@@ -18,6 +18,7 @@ from torch import Tensor
 
 from djepa import __version__
 from djepa.canvas import Canvas, composite, make_canvas
+from djepa.card import model_card
 from djepa.conditioner import Conditioner, ConditionTokens
 from djepa.device import Precision, fitting_batch_size, resolve_device, resolve_precision
 from djepa.errors import UsageError
@@ -267,13 +268,3 @@ class Pipeline:
             sample.meta |= {"model": self.name, "condition": conditions, "seed": row.seed,
                             "settings": settings.model_dump(mode="json"), "djepa": __version__}
         return samples
-
-
-def model_card(name: str, spec: ModelSpec, about: Mapping[str, Any]) -> str:
-    """A model card in Markdown: what the model makes, how to use it, how it came to be."""
-    streams = ", ".join(f"{key} ({stream.modality}, {list(stream.shape or ())})" for key, stream in spec.streams.items())
-    facts = "\n".join(f"- {key}: {value}" for key, value in about.items()) or "- unknown"
-    return (f"---\nlibrary_name: djepa\ntags: [djepa]\n---\n# {name or 'djepa model'}\n\n"
-            f"Streams: {streams}. Conditions: {', '.join(spec.conditions) or 'none'}.\n\n"
-            f"```python\nimport djepa\npipe = djepa.Pipeline.from_pretrained({name!r})\n"
-            f"pipe.generate(num_samples=4, seed=0)\n```\n\nHow it came to be:\n\n{facts}\n")

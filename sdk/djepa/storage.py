@@ -91,6 +91,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+        path.chmod(0o644)  # it is written for its owner alone, unlike everything else
     except SafetensorError as error:  # how it reports a full disk
         raise OSError(f"{path.name}: {error}") from error
 
