@@ -1,6 +1,6 @@
 """The whole of djepa in a minute or two, without a network: generate from a shipped model, train a new one, look at both.
 
-    python examples/demo.py [--out demo] [--steps 400]
+    python examples/demo.py [--out demo] [--steps 600]
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     """Make the files and say where they are."""
     parser = argparse.ArgumentParser(description="Generate from a shipped model, train a new one, look at both.")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=400, help="training steps (default: %(default)s, about a minute)")
+    parser.add_argument("--steps", type=int, default=600, help="training steps (default: %(default)s, about a minute)")
     given = parser.parse_args()
     out, run = given.out, given.out / "run"
 
