@@ -51,7 +51,7 @@ def save_model(
         UsageError: the folder holds other things than a model, which would be lost.
         StorageError: the disk refused; a model that was there is untouched.
     """
-    others = sorted({path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS, CARD}) if folder.is_dir() else []
+    others = sorted({path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS, ASSETS, CARD}) if folder.is_dir() else []
     if others:
         raise UsageError(f"{str(folder)!r} holds more than a model ({', '.join(others[:5])}), and saving one there would "
                          f"delete that; choose a folder of its own.")

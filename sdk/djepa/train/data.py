@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from djepa.dataset import Dataset, Example
-from djepa.errors import UsageError
+from djepa.errors import DjepaError, TrainingError, UsageError
 from djepa.random import numpy_generator
 
 Place = tuple[int, int]  # epoch, index of the example
@@ -47,20 +47,31 @@ class DataOrder:
                 for position in positions]
 
 
-class KeyedExamples(TorchDataset[Example]):
-    """A dataset addressed by (epoch, index), augmented as a function of both."""
+class KeyedExamples(TorchDataset[Example | DjepaError]):
+    """A dataset addressed by (epoch, index), augmented as a function of both.
+
+    An error that is meant for the reader is handed over, not raised: a worker would wrap it into its own traceback.
+    """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
-    def __getitem__(self, place: Place) -> Example:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __getitem__(self, place: Place) -> Example | DjepaError:  # pyright: ignore[reportIncompatibleMethodOverride]
         epoch, index = place
-        return self.dataset.load(index, numpy_generator(self.seed, "augmentation", epoch, index))
+        try:
+            return self.dataset.load(index, numpy_generator(self.seed, "augmentation", epoch, index))
+        except DjepaError as error:
+            return error
 
 
 def batches(dataset: Dataset, order: DataOrder, steps: range, num_workers: int) -> Iterator[list[Example]]:
-    """The examples of every step, loaded ahead by `num_workers` processes (0: here, when asked)."""
-    return iter(DataLoader(
+    """The examples of every step, loaded ahead by `num_workers` processes (0: here, when asked).
+
+    Raises:
+        DjepaError: what the dataset says of an example that cannot be loaded.
+        TrainingError: a worker died.
+    """
+    loader = DataLoader(
         KeyedExamples(dataset, order.seed),
         batch_sampler=_Places(order, steps),  # pyright: ignore[reportArgumentType]
         num_workers=num_workers,
@@ -68,7 +79,21 @@ def batches(dataset: Dataset, order: DataOrder, steps: range, num_workers: int) 
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
         pin_memory=False,
         persistent_workers=False,
-    ))
+    )
+    try:
+        for loaded in loader:
+            yield [_sound(example) for example in loaded]
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise TrainingError("A process that loads the data was killed from outside, most often because memory ran out. Free "
+                            "some, or set a lower train.num_workers, and go on with: djepa resume RUN") from error
+
+
+def _sound(loaded: Example | DjepaError) -> Example:
+    if isinstance(loaded, DjepaError):
+        raise loaded
+    return loaded
 
 
 class _Places:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from djepa.errors import StorageError
 from djepa.files import atomic_file
 
 
@@ -21,11 +24,16 @@ class RunLog:
         path: of the JSONL file; records after `start` are dropped, because they will be made again.
         start: steps already done.
         steps: of the whole run.
+
+    Raises:
+        StorageError: the disk refused; so do `record` and `event`.
     """
 
     def __init__(self, path: Path, start: int, steps: int) -> None:
+        self._path = path
         self._start_over(path, start)
-        self._file = path.open("a", buffering=1)
+        with self._storage():
+            self._file = path.open("a", buffering=1, encoding="ascii")
         self._clock = time.perf_counter()
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
         self._plain = not sys.stderr.isatty()
@@ -35,9 +43,9 @@ class RunLog:
     def _start_over(path: Path, start: int) -> None:
         if not path.exists():
             return
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= start]
+        kept = [line for line in path.read_text(encoding="ascii", errors="replace").splitlines() if _step_of(line) <= start]
         with atomic_file(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="ascii", errors="replace")
 
     def elapsed(self) -> float:
         """Seconds since this was last asked."""
@@ -46,8 +54,8 @@ class RunLog:
         return seconds
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one record and show it."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """Write one record and show it. What is no finite number is null in the file: JSON has no other word for it."""
+        self._write({"step": step, **{name: value if math.isfinite(value) else None for name, value in values.items()}})
         shown = {name: f"{value:.3g}" for name, value in values.items() if name in ("loss", "grad_norm", "samples_per_second")}
         self._bar.set_postfix(shown, refresh=False)
         if self._plain:
@@ -56,7 +64,7 @@ class RunLog:
 
     def event(self, step: int, name: str, **details: Any) -> None:
         """Write something that happened."""
-        self._file.write(json.dumps({"step": step, "event": name, **details}) + "\n")
+        self._write({"step": step, "event": name, **details})
 
     def advance(self) -> None:
         """One more step is done."""
@@ -65,11 +73,25 @@ class RunLog:
     def close(self) -> None:
         """Finish the bar and the file."""
         self._bar.close()
-        self._file.close()
+        with suppress(OSError):  # every line was flushed when it was written, or the failure reported
+            self._file.close()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        with self._storage():
+            self._file.write(json.dumps(record) + "\n")
+
+    @contextmanager
+    def _storage(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"Could not write {str(self._path)!r}: {error.strerror or error}. Free some space, then go on "
+                               f"with: djepa resume {self._path.parent}") from error
 
 
 def _step_of(line: str) -> float:
+    """The step of a record; infinite where there is none: a line torn by a kill is dropped."""
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line torn by a kill is dropped
+        return math.inf

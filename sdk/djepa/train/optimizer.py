@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from djepa.errors import CheckpointError
 from djepa.model import MaskedModel
 from djepa.recipe.schema import TrainSpec
+
+STATE = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for a parameter
 
 
 def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
@@ -62,9 +66,23 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
             for name, parameter in model.named_parameters() for key, value in optimizer.state.get(parameter, {}).items()}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put the state of `optimizer_tensors` back."""
-    for name, parameter in model.named_parameters():
-        state = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
-        for key, value in state.items():
-            optimizer.state[parameter][key] = value.clone() if key == "step" else value.to(parameter.device).clone()
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put the state of `optimizer_tensors` back.
+
+    Raises:
+        CheckpointError: it is of other parameters; the message names the first.
+    """
+    parameters = dict(model.named_parameters())
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for full_name, value in tensors.items():
+        key, _, name = full_name.partition(".")
+        if key not in STATE or name not in parameters or (key != "step" and value.shape != parameters[name].shape):
+            raise CheckpointError(f"The optimizer's {full_name!r} does not fit the model; the checkpoint is of another one.")
+        by_name.setdefault(name, {})[key] = value
+    for name, state in by_name.items():
+        missing = [key for key in STATE if key not in state]
+        if missing:
+            raise CheckpointError(f"The optimizer's '{missing[0]}.{name}' is missing; the checkpoint is not complete.")
+        device = parameters[name].device
+        optimizer.state[parameters[name]] = {key: state[key].clone() if key == "step" else state[key].to(device).clone()
+                                             for key in STATE}
