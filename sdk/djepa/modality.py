@@ -69,20 +69,6 @@ class Modality(ABC):
         return extension
 
 
-def modality_of(sample: Sample) -> Modality:
-    """The registered modality of a sample.
-
-    Raises:
-        UsageError: the sample does not say which modality it is of.
-        UnknownNameError: no installed plugin provides it.
-    """
-    from djepa.plugins import host
-
-    if not sample.modality:
-        raise UsageError("This sample names no modality, so nothing knows how to save or show it; set Sample.modality.")
-    return host().get("modality", sample.modality)()
-
-
 def require_file(path: Path) -> Path:
     """`path`, if it is a file with something in it.
 

@@ -17,13 +17,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from djepa.errors import LayoutError, UsageError
+
+if TYPE_CHECKING:
+    from djepa.modality import Modality
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,11 @@ class Sample:
             UsageError: the modality writes no such extension.
             StorageError: the disk refused.
         """
-        from djepa.modality import modality_of
-
-        return modality_of(self).save(self, Path(path))
+        return _modality_of(self).save(self, Path(path))
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """How a notebook shows the sample: the modality's preview, or nothing but the text."""
-        from djepa.modality import modality_of
-
-        shown = modality_of(self).preview(self) if self.modality else {}
+        shown = _modality_of(self).preview(self) if self.modality else {}
         return {"text/plain": repr(self), **shown}
 
     def __repr__(self) -> str:
@@ -123,28 +122,31 @@ class Samples(list[Sample]):
 
     def grid(self, path: str | Path, columns: int | None = None) -> Path:
         """Write all samples side by side (a grid of pictures, whatever the modality finds telling)."""
-        from djepa.modality import modality_of
-
         if not self:
             raise UsageError("There are no samples to lay out: the list is empty.")
-        return modality_of(self[0]).sheet(self, Path(path), columns)
+        return _modality_of(self[0]).sheet(self, Path(path), columns)
 
     def save(self, folder: str | Path, extension: str | None = None) -> list[Path]:
         """Write each sample to `folder`, numbered, with the modality's first extension unless told."""
-        from djepa.modality import modality_of
-
         folder = Path(folder)
         paths = []
         for number, sample in enumerate(self):
-            suffix = (extension or modality_of(sample).extensions[0]).lstrip(".")
+            suffix = (extension or _modality_of(sample).extensions[0]).lstrip(".")
             paths.append(sample.save(folder / f"{number:05d}.{suffix}"))
         return paths
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        from djepa.modality import modality_of
-
-        shown = modality_of(self[0]).preview_sheet(self) if self and self[0].modality else {}
+        shown = _modality_of(self[0]).preview_sheet(self) if self and self[0].modality else {}
         return {"text/plain": repr(list(self)), **shown}
+
+
+def _modality_of(sample: Sample) -> Modality:
+    """The registered modality of a sample."""
+    from djepa.plugins import host
+
+    if not sample.modality:
+        raise UsageError("This sample names no modality, so nothing knows how to save or show it; set Sample.modality.")
+    return host().get("modality", sample.modality)()
 
 
 @dataclass(frozen=True)
