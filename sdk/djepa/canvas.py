@@ -78,10 +78,10 @@ def token_mask(
         grid: of the tokens.
 
     Raises:
-        LayoutError: the mask has another shape, or the tokens form no grid.
+        LayoutError: the mask has another shape, or the tokens form no grid over the axes of the sample.
     """
-    if grid is None:
-        raise LayoutError("These tokens form no grid, so a mask over the sample does not say which of them it means.")
+    if grid is None or len(grid) != len(shape):
+        raise LayoutError("These tokens form no grid over the sample's axes, so a mask does not say which of them it means.")
     try:
         mask = mask.bool().expand(shape)
     except RuntimeError:

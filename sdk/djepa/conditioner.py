@@ -73,12 +73,14 @@ class ClassConditioner(Conditioner):
         num_tokens: condition tokens (K).
 
     Raises:
-        UsageError: there are no names, or one of them twice.
+        UsageError: there are no names, or one of them twice, or not at least one token.
     """
 
     def __init__(self, width: int, *, names: Sequence[str] = (), num_tokens: int = 64) -> None:
         super().__init__()
-        if not names or len(set(names)) != len(names):
+        if num_tokens < 1:
+            raise UsageError(f"num_tokens={num_tokens}: a class condition needs at least 1 token.")
+        if not names or len({str(name) for name in names}) != len(names):
             raise UsageError(f"A class condition needs a list of different names, not {list(names)!r}. A dataset with classes "
                              f"gives them; otherwise set `names` in the recipe.")
         self.names = tuple(str(name) for name in names)

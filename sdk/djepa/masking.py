@@ -7,6 +7,7 @@ their sizes is therefore known without asking the device.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,12 +23,16 @@ MaskRatio = Callable[[float], float]  # from a uniform number in [0, 1) to a rat
 
 def truncated_normal_ratio(mean: float = 1.0, std: float = 0.25, low: float = 0.7, high: float = 1.0) -> MaskRatio:
     """The paper's distribution: normal(mean, std) cut to [low, high], by inverting its cumulative distribution."""
-    normal = torch.distributions.Normal(mean, std)
-    cdf_low, cdf_high = normal.cdf(torch.tensor([low, high], dtype=torch.float64)).tolist()
+    # Of the two tails the lower one: there the distribution function is small and has all its digits.
+    sign = -1.0 if low > mean else 1.0
+    start, end = sorted((sign * (low - mean) / std, sign * (high - mean) / std))
+    cdf_start, cdf_end = (0.5 * math.erfc(-deviation / math.sqrt(2)) for deviation in (start, end))
 
     def ratio(u: float) -> float:
-        point = torch.tensor(cdf_low + u * (cdf_high - cdf_low), dtype=torch.float64)
-        return min(max(float(normal.icdf(point)), low), high)
+        share = u if sign > 0 else 1 - u
+        cdf = max(cdf_start + share * (cdf_end - cdf_start), sys.float_info.min)
+        deviation = float(torch.special.ndtri(torch.tensor(cdf, dtype=torch.float64)))
+        return min(max(mean + sign * std * min(max(deviation, start), end), low), high)
 
     return ratio
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from djepa.errors import ConditionError, UsageError, suggest
@@ -51,9 +52,9 @@ def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) 
         UsageError: the number or the seed is out of range.
         ConditionError: a condition names something the model does not have.
     """
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+    if not _is_whole(num_samples) or num_samples < 1:
         raise UsageError(f"num_samples={num_samples!r}: expected a whole number, at least 1.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED - num_samples:
+    if not _is_whole(seed) or not 0 <= seed <= MAX_SEED:
         raise UsageError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
     listed = list(conditions) if isinstance(conditions, Sequence) and not isinstance(conditions, str) else [conditions]
     if not listed:
@@ -63,9 +64,16 @@ def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) 
     for raw in listed:
         condition = _named(raw, names)
         start = counts.get(repr(condition), 0)
-        counts[repr(condition)] = start + num_samples
-        wanted += [Wanted(condition, seed + start + index) for index in range(num_samples)]
+        counts[repr(condition)] = start + int(num_samples)
+        wanted += [Wanted(condition, int(seed) + start + index) for index in range(num_samples)]
+    if (last := max(item.seed for item in wanted)) > MAX_SEED:
+        raise UsageError(f"seed={seed!r}: counting on from it leads to {last}; expected seeds from 0 to 2**63 - 1.")
     return wanted
+
+
+def _is_whole(value: object) -> bool:
+    """Whole numbers of NumPy are as good as Python's; True is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _named(raw: Any, names: Sequence[str]) -> dict[str, Any]:
