@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from djepa.errors import StorageError, UsageError
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?", re.DOTALL)  # the names `_temporary_sibling` gives
+
 
 def _temporary_sibling(path: Path) -> Path:
     if path.name in ("", ".."):  # the current folder, its parent, a root: nothing that could be put in place whole
@@ -19,6 +22,11 @@ def _temporary_sibling(path: Path) -> Path:
     # A sibling, so that the final rename stays on one file system; the suffix stays last because some writers choose
     # their format by it.
     return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What writers that were killed left in a folder."""
+    return [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)] if folder.is_dir() else []
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from djepa.errors import StorageError, UsageError
-from djepa.files import atomic_file, atomic_folder
+from djepa.files import atomic_file, atomic_folder, leftovers
 
 # Stops for good in the middle of writing: before anything was synchronized, or while that is done.
 STOPPING = """
@@ -119,4 +119,4 @@ def test_a_writer_that_is_killed_leaves_nothing_under_the_name(tmp_path, writer,
         child.communicate()
     assert not (tmp_path / "thing").exists()
     leftover, = tmp_path.iterdir()
-    assert leftover.name.startswith(".thing.") and ".tmp" in leftover.name  # what a later clean-up knows them by
+    assert leftover.name.startswith(".thing.") and leftovers(tmp_path) == [leftover]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from djepa.errors import CheckpointError
-from djepa.files import atomic_folder
+from djepa.files import atomic_folder, leftovers
 from djepa.model import MaskedModel
 from djepa.recipe.schema import ModelSpec
 from djepa.storage import PROGRESS, WEIGHTS, checkpoints, fill_model_folder, load_into, read_tensors, write_tensors
@@ -46,14 +46,17 @@ def save_checkpoint(
         (temporary / PROGRESS).write_text(json.dumps({"step": step}) + "\n")
     for _, old in checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
-    _sweep(run)
     return path
 
 
-def _sweep(run: Path) -> None:
-    """Remove what a killed process left under temporary names."""
-    for leftover in (run / "checkpoints").glob(".*.tmp*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def sweep(run: Path) -> None:
+    """Remove what a killed process left in a run's folders under temporary names."""
+    for folder in (run, run / "checkpoints", run / "samples"):
+        for leftover in leftovers(folder):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def load_checkpoint(

@@ -33,7 +33,7 @@ from djepa.recipe import Recipe
 from djepa.recipe.schema import TrainSpec, TruncatedNormalMask
 from djepa.storage import newest_checkpoint, read_config
 from djepa.tokens import TokenBatch
-from djepa.train.checkpoint import load_checkpoint, save_checkpoint
+from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
 from djepa.train.data import DataOrder, batches
 from djepa.train.log import RunLog
 from djepa.train.optimizer import averaged_copy, ema_decay, finite, learning_rate, make_optimizer, update_average
@@ -71,7 +71,6 @@ class Trainer:
         self.spec: TrainSpec = recipe.train
         self.device = resolve_device(device)
         self.dataset: Dataset = recipe.data.build()
-        self._run: Path | None = None
 
     def fit(self, run: str | Path) -> Path:
         """Train from the start and return the last checkpoint, which is a model folder.
@@ -85,10 +84,10 @@ class Trainer:
             StorageError: the disk refused.
         """
         run = Path(run)
-        if (run / RECIPE).exists():
+        if any((run / name).exists() for name in (RECIPE, "checkpoints", "log.jsonl")):
             raise UsageError(f"{str(run)!r} already holds a run. Go on with it (djepa resume {run}) or choose another folder.")
-        with atomic_file(run / RECIPE) as temporary:
-            temporary.write_text(self.recipe.to_yaml())
+        self._build(run)  # first, so that a recipe that does not fit its data leaves no run behind
+        self._write_recipe(run)
         return self._train(run)
 
     @classmethod
@@ -97,7 +96,7 @@ class Trainer:
 
         Args:
             run: its folder.
-            overrides: changes to the recipe; only lengths and what has no influence on the weights may change.
+            overrides: changes to the recipe, which are kept; only lengths and what has no influence on the weights may change.
 
         Raises:
             CheckpointError: the folder holds no run.
@@ -111,10 +110,18 @@ class Trainer:
         if refused:
             raise UsageError(f"A resumed run must stay the same run: {refused[0]!r} cannot change. "
                              f"These can: {', '.join(sorted(RESUMABLE))}.")
-        return cls(Recipe.load(str(run / RECIPE), list(overrides)), device=device)._train(run)
+        trainer = cls(Recipe.load(run / RECIPE, overrides), device=device)
+        trainer._build(run)
+        if overrides:
+            trainer._write_recipe(run)
+        return trainer._train(run)
+
+    def _write_recipe(self, run: Path) -> None:
+        with atomic_file(run / RECIPE) as temporary:
+            temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
 
     def _train(self, run: Path) -> Path:
-        self._build(run)
+        sweep(run)
         start = self._restore(run)
         self.log = RunLog(run / "log.jsonl", start, self.spec.steps)
         steps = range(start, self.spec.steps)

@@ -11,7 +11,7 @@ from djepa import Pipeline, Recipe
 from djepa.build import build_model
 from djepa.errors import CheckpointError
 from djepa.storage import checkpoints, newest_checkpoint
-from djepa.train.checkpoint import load_checkpoint, save_checkpoint
+from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
 from djepa.train.optimizer import averaged_copy, make_optimizer, optimizer_tensors, update_average
 
 
@@ -75,11 +75,17 @@ def test_the_newest_are_kept(tmp_path, save):
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step_00000030", "step_00000100"}
 
 
-def test_what_a_killed_save_left_is_swept_away(tmp_path, save):
-    (tmp_path / "checkpoints" / ".step_00000002.0a1b2c3d.tmp").mkdir(parents=True)
-    (tmp_path / "checkpoints" / ".step_00000002.0a1b2c3d.tmp" / "model.safetensors").touch()
-    save(tmp_path, 4)
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step_00000004"}
+def test_what_killed_writers_left_is_swept_away_and_nothing_else(tmp_path):
+    ours = ["checkpoints/.step_00000002.0a1b2c3d.tmp/model.safetensors", "samples/.step_00000002_raw.0a1b2c3d.tmp.png",
+            ".log.0a1b2c3d.tmp.jsonl", ".recipe.01234567.tmp.yaml"]
+    theirs = ["checkpoints/step_00000002/progress.json", "samples/step_00000002_raw.png", "log.jsonl", ".notes.tmp", ".tmp/x",
+              "elsewhere/.log.0a1b2c3d.tmp.jsonl"]
+    for name in ours + theirs:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(theirs)
+    assert not (tmp_path / "checkpoints" / ".step_00000002.0a1b2c3d.tmp").exists()
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path):
@@ -89,8 +95,8 @@ def test_a_run_without_checkpoints_has_none(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    ("training.safetensors", None), ("model.safetensors", None), ("model.safetensors", b""), ("training.safetensors", b"x" * 99),
-    ("progress.json", b"{"), ("progress.json", b"[1]"), ("progress.json", b'{"step": "x"}'), ("progress.json", b"\xff"),
+    ("training.safetensors", None), ("training.safetensors", b"x" * 99), ("model.safetensors", None),
+    ("model.safetensors", b""), ("progress.json", b"{"), ("progress.json", b"[1]"), ("progress.json", b'{"step": "x"}'), ("progress.json", b"\xff"),
 ])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, parts, save, name, content):
     path = save(tmp_path, 7)
