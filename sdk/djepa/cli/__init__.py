@@ -8,6 +8,8 @@ import typer
 
 from djepa.cli import export_command, generate_command, plugins_commands, recipes_commands, train_commands
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 app = typer.Typer(
     help="Generate and train with masked autoregressive models over continuous tokens.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -41,6 +43,8 @@ def main() -> None:
     except DjepaError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; a run that was being trained goes on with: djepa resume RUN", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        code = stop.code if isinstance(stop, SystemExit) else INTERRUPTED  # typer makes an interrupted command exit so
+        if code == INTERRUPTED:
+            print("interrupted; a run that was being trained goes on with: djepa resume RUN", file=sys.stderr)
+        sys.exit(code)

@@ -96,7 +96,8 @@ def test_a_run_without_checkpoints_has_none(tmp_path):
 
 @pytest.mark.parametrize(("name", "content"), [
     ("training.safetensors", None), ("training.safetensors", b"x" * 99), ("model.safetensors", None),
-    ("model.safetensors", b""), ("progress.json", b"{"), ("progress.json", b"[1]"), ("progress.json", b'{"step": "x"}'), ("progress.json", b"\xff"),
+    ("model.safetensors", b""), ("progress.json", b"{"), ("progress.json", b"[1]"), ("progress.json", b'{"step": "x"}'),
+    ("progress.json", b"\xff"),
 ])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, parts, save, name, content):
     path = save(tmp_path, 7)
