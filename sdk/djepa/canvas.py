@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from djepa.build import check_shape
-from djepa.errors import LayoutError
+from djepa.errors import LayoutError, UsageError, suggest
 from djepa.recipe.schema import LearnedPosition, ModelSpec
 from djepa.tokenizer import Tokenizer
 from djepa.tokens import Sample, TokenBatch
@@ -47,8 +47,14 @@ def make_canvas(
             a mask is known throughout.
 
     Raises:
+        UsageError: something is given for a stream that the model does not have, or a mask without its sample.
         LayoutError: a sample or mask does not fit the model.
     """
+    for name in (*given, *masks):
+        if name not in spec.streams:
+            raise UsageError(f"This model has no stream {name!r}. {suggest(name, spec.streams)}")
+        if name not in given:
+            raise UsageError(f"There is a mask for the stream {name!r} and no sample it belongs to; give that as well.")
     tokens, unknown = {}, {}
     for name, stream in spec.streams.items():
         assert stream.shape is not None

@@ -56,6 +56,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS, f"{ASSETS}/**"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        told = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(told[:2]) or type(error).__name__
         raise CheckpointError(f"There is no model {name!r}: no folder of that name, not shipped, and the Hugging Face Hub did "
                               f"not give it ({reason}). {suggest(name, model_names())}") from error

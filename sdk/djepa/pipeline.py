@@ -27,7 +27,7 @@ from djepa.locate import locate_model
 from djepa.model import MaskedModel
 from djepa.random import Draws
 from djepa.recipe.schema import GenerateSpec, ModelSpec
-from djepa.request import Wanted, lay_out, settings_from
+from djepa.request import Wanted, is_whole, lay_out, settings_from
 from djepa.storage import generating, load_model, save_model
 from djepa.tokenizer import Tokenizer
 from djepa.tokens import Sample, Samples, TokenBatch
@@ -96,12 +96,15 @@ class Pipeline:
             dtype: what weights are stored in (torch.float16 halves the file).
 
         Raises:
+            UsageError: the folder holds other things than a model.
             StorageError: the disk refused; nothing is left half-written.
         """
+        return self._save(Path(folder), dtype, self.name)
+
+    def _save(self, folder: Path, dtype: torch.dtype, name: str) -> Path:
         tensors, spec = generating(self.model, self.spec)
-        stored = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
-        return save_model(Path(folder), spec, stored, self.tokenizers, about=self.about,
-                          card=model_card(self.name, self.spec, self.about))
+        stored = {key: tensor.to("cpu", dtype) for key, tensor in tensors.items()}
+        return save_model(folder, spec, stored, self.tokenizers, about=self.about, card=model_card(name, self.spec, self.about))
 
     def push_to_hub(self, repository: str, *, private: bool = False, commit_message: str = "Upload model") -> str:
         """Save to a Hugging Face Hub repository ("owner/name") and return its address. Needs `hf auth login` once."""
@@ -112,7 +115,7 @@ class Pipeline:
         api = HfApi()
         url = api.create_repo(repository, private=private, exist_ok=True)
         with TemporaryDirectory() as folder:
-            saved = self.save_pretrained(Path(folder) / "model")
+            saved = self._save(Path(folder) / "model", torch.float32, repository)
             api.upload_folder(repo_id=repository, folder_path=saved, commit_message=commit_message)
         return str(url)
 
@@ -168,12 +171,14 @@ class Pipeline:
             "guidance_scale": guidance_scale, "guidance_schedule": guidance_schedule,
             "guidance_interval": guidance_interval, "order": order, "clamp": clamp,
         })
+        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
+            raise UsageError(f"batch_size={batch_size!r}: expected a whole number, at least 1.")
         wanted = lay_out(conditions, list(self.spec.conditions), num_samples, seed)
         prepared = {name: conditioner.prepare([item.condition[name] for item in wanted])
                     for name, conditioner in self._conditioners().items()}
         canvas = make_canvas(self.spec, self.tokenizers, given or {}, masks or {})
         name = self._returned_stream(stream, canvas)
-        size = batch_size or fitting_batch_size(self.model, canvas, self.device)
+        size = int(batch_size or fitting_batch_size(self.model, canvas, self.device))
         samples = Samples()
         chunks = [range(start, min(start + size, len(wanted))) for start in range(0, len(wanted), size)]
         for number, chunk in enumerate(chunks):
@@ -207,6 +212,8 @@ class Pipeline:
 
     def _returned_stream(self, stream: str | None, canvas: Canvas) -> str:
         generated = [name for name, unknown in canvas.unknown.items() if bool(unknown.any())]
+        if not generated and stream is None:
+            raise UsageError("Every stream is given whole, so nothing is left to generate; masks=... says what to make anew.")
         names = [stream] if stream else generated
         if len(names) != 1 or names[0] not in self.spec.streams:
             raise UsageError(f"This call generates the streams {', '.join(generated) or '(none)'}; say which to return with "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from djepa.errors import ConditionError, UsageError, suggest
 from djepa.recipe.schema import GenerateSpec
 from djepa.recipe.validation import validated
@@ -52,9 +54,9 @@ def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) 
         UsageError: the number or the seed is out of range.
         ConditionError: a condition names something the model does not have.
     """
-    if not _is_whole(num_samples) or num_samples < 1:
+    if not is_whole(num_samples) or num_samples < 1:
         raise UsageError(f"num_samples={num_samples!r}: expected a whole number, at least 1.")
-    if not _is_whole(seed) or not 0 <= seed <= MAX_SEED:
+    if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
         raise UsageError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
     listed = list(conditions) if isinstance(conditions, Sequence) and not isinstance(conditions, str) else [conditions]
     if not listed:
@@ -71,7 +73,7 @@ def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) 
     return wanted
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
     """Whole numbers of NumPy are as good as Python's; True is none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
@@ -82,7 +84,7 @@ def _named(raw: Any, names: Sequence[str]) -> dict[str, Any]:
         unknown = [name for name in raw if name not in names]
         if unknown:
             raise ConditionError(f"This model has no condition {unknown[0]!r}. {suggest(unknown[0], names)}")
-        return {name: raw.get(name) for name in names}
+        return {name: _plain(raw.get(name)) for name in names}
     if raw is None:
         return dict.fromkeys(names)
     if not names:
@@ -90,4 +92,9 @@ def _named(raw: Any, names: Sequence[str]) -> dict[str, Any]:
     if len(names) > 1:
         example = ", ".join(f"{name!r}: ..." for name in names)
         raise ConditionError(f"This model has the conditions {', '.join(names)}; give a mapping {{{example}}}, not {raw!r}.")
-    return {names[0]: raw}
+    return {names[0]: _plain(raw)}
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy as Python's own, so that metadata can be written; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
