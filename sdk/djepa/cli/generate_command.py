@@ -62,9 +62,15 @@ def _parsed(text: str, names: Sequence[str]) -> Any:
 def _check_out(pipeline: Pipeline, out: Path) -> None:
     """Refuse an output that could not be written before time is spent on samples."""
     from djepa.build import modality
+    from djepa.errors import StorageError
 
+    folder = out
     if out.suffix and not out.is_dir():
         modality(next(iter(pipeline.spec.streams.values()))).check_extension(out)
+        folder = out.parent
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise StorageError(f"Could not write {str(out)!r}: {str(nearest)!r} is a file and no folder; choose another place.")
 
 
 def _write(samples: Samples, out: Path) -> list[Path]:
