@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
-from djepa.cli import export_command, generate_command, plugins_commands, recipes_commands, train_commands
+from djepa.cli import convert_command, export_command, generate_command, plugins_commands, recipes_commands, train_commands
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -18,6 +19,7 @@ app.command("generate")(generate_command.generate)
 app.command("train")(train_commands.train)
 app.command("resume")(train_commands.resume)
 app.command("export")(export_command.export)
+app.command("convert")(convert_command.convert)
 app.add_typer(recipes_commands.app, name="recipes")
 app.add_typer(plugins_commands.app, name="plugins")
 
@@ -38,6 +40,8 @@ def main() -> None:
     """
     from djepa.errors import DjepaError
 
+    # Torch's threads spin while they wait for each other, which stalls small models on a machine that has other work to do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except DjepaError as error:
