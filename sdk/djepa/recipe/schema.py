@@ -134,6 +134,13 @@ class ModelSpec(Strict):
                                  f"every head has an even number of channels")
         return self
 
+    @model_validator(mode="after")
+    def _tables_need_places(self) -> ModelSpec:
+        for key in ("predictor_condition_position", "output_position"):
+            if getattr(self, key) and not isinstance(self.position, LearnedPosition):
+                raise ValueError(f"{key} is a table of learned positions and needs position.kind=learned, not rotary")
+        return self
+
 
 class TruncatedNormalMask(Strict):
     """Mask ratio of the paper: a normal distribution cut to an interval."""
