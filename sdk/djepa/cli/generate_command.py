@@ -28,6 +28,7 @@ def generate(
     guidance_scale: Annotated[float | None, typer.Option(help="Strength of the condition; 1 is off.")] = None,
     guidance_schedule: Annotated[str | None, typer.Option(help="linear, constant or interval.")] = None,
     order: Annotated[str | None, typer.Option(help="Generation order: random, raster, ...")] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="Of a sheet; by default a row per condition, or near square.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; by default what fits memory.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -44,7 +45,8 @@ def generate(
         temperature=temperature, guidance_scale=guidance_scale, guidance_schedule=guidance_schedule,  # pyright: ignore[reportArgumentType]
         order=order, batch_size=batch_size, on_step=_bar() if sys.stderr.isatty() else None,
     )
-    paths = _write(samples, out)
+    rows = len(condition or []) > 1 and num_samples > 1  # on a sheet, one row per condition
+    paths = _write(samples, out, columns or (num_samples if rows else None))
     if as_json:
         print(json.dumps({"paths": [str(path) for path in paths], "samples": [sample.meta for sample in samples]}))
     else:
@@ -73,10 +75,10 @@ def _check_out(pipeline: Pipeline, out: Path) -> None:
         raise StorageError(f"Could not write {str(out)!r}: {str(nearest)!r} is a file and no folder; choose another place.")
 
 
-def _write(samples: Samples, out: Path) -> list[Path]:
+def _write(samples: Samples, out: Path, columns: int | None) -> list[Path]:
     if not out.suffix or out.is_dir():
         return samples.save(out)
-    return [samples[0].save(out) if len(samples) == 1 else samples.grid(out)]
+    return [samples[0].save(out) if len(samples) == 1 else samples.grid(out, columns)]
 
 
 def _bar() -> Any:
