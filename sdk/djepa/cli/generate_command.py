@@ -28,7 +28,7 @@ def generate(
     guidance_scale: Annotated[float | None, typer.Option(help="Strength of the condition; 1 is off.")] = None,
     guidance_schedule: Annotated[str | None, typer.Option(help="linear, constant or interval.")] = None,
     order: Annotated[str | None, typer.Option(help="Generation order: random, raster, ...")] = None,
-    columns: Annotated[int | None, typer.Option(min=1, help="Of a sheet; by default a row per condition, or near square.")] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="Of a sheet; by default one row per condition.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples at a time; by default what fits memory.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
