@@ -72,6 +72,14 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
     assert (path / "inner" / "file").read_text() == "content" and names(path.parent) == ["folder"]
 
 
+@pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
+def test_what_was_written_is_renamed_and_not_copied(tmp_path, writer):
+    with writer(tmp_path / "thing") as temporary:
+        (temporary if writer is atomic_file else temporary / "x").touch()
+        written = temporary.stat().st_ino
+    assert (tmp_path / "thing").stat().st_ino == written
+
+
 def test_a_folder_that_was_there_is_replaced(tmp_path):
     path = tmp_path / "folder"
     for content in ("old", "new"):

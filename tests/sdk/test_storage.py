@@ -7,9 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from djepa import Pipeline
+from djepa import Pipeline, Trainer
 from djepa.errors import CheckpointError, StorageError, UsageError
+from djepa.hookspecs import hookimpl
+from djepa.plugins import temporary
 from djepa.storage import FORMAT, load_model, read_config, read_tensors, required_plugins, write_tensors
+from djepa_tokenizers.patchify import Patchify
 
 LIMITED = """
 import resource, sys
@@ -124,6 +127,40 @@ def test_a_file_is_not_replaced_by_a_folder(pipe, tmp_path):
     with pytest.raises(StorageError, match="file"):
         pipe.save_pretrained(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine" and names(tmp_path) == ["file"]
+
+
+class Louder(Patchify):
+    """A tokenizer with a network: one weight, which its options do not hold."""
+
+    gain = torch.tensor(1.0)
+
+    def decode_batch(self, tokens):
+        return super().decode_batch(tokens.with_values(tokens.values * self.gain))
+
+    def save_assets(self, folder):
+        save_file({"gain": self.gain}, folder / "gain.safetensors")
+
+    def load_assets(self, folder):
+        self.gain = read_tensors(folder / "gain.safetensors")["gain"]
+
+
+class Plugin:
+    @hookimpl
+    def djepa_register_tokenizers(self, register):
+        register("louder", f"{__name__}:Louder")
+
+
+def test_the_network_of_a_tokenizer_goes_along(make_recipe, tmp_path):
+    with temporary(Plugin()):
+        recipe = make_recipe("model.streams.image.tokenizer={kind: louder, patch: 2}", "train.steps=1")
+        pipe = Pipeline.from_pretrained(Trainer(recipe, device="cpu").fit(tmp_path / "run"), device="cpu")
+        pipe.tokenizers["image"].gain = torch.tensor(0.25)
+        for _ in range(2):  # the second time over the first
+            loaded = Pipeline.from_pretrained(pipe.save_pretrained(tmp_path / "model"), device="cpu")
+            assert torch.equal(loaded.generate(1)[0].data, pipe.generate(1)[0].data)
+        assert loaded.tokenizers["image"].gain == 0.25
+        (tmp_path / "model" / "tokenizers" / "image" / "gain.safetensors").write_bytes(b"torn")
+        assert "gain.safetensors" in refusal(tmp_path / "model")
 
 
 # What cannot be loaded says why.

@@ -246,6 +246,12 @@ def test_a_step_without_a_finite_gradient_is_skipped(tmp_path, poisoned, value):
     assert all(bool(tensor.isfinite().all()) for part in weights(run, 8) for tensor in part.values())
 
 
+def test_skipped_steps_here_and_there_stop_nothing(tmp_path, poisoned):
+    run = fitted(poisoned("train.steps=24", "train.batch_size=1", size=2, bad=[0]), tmp_path / "run")
+    assert sum(record.get("event") == "skipped" for record in records(run)) == 12 > MAX_SKIPPED
+    assert [record["step"] for record in records(run) if "event" not in record] == list(range(1, 25))
+
+
 def test_a_run_whose_gradient_stays_infinite_gives_up(tmp_path, poisoned):
     run = tmp_path / "run"
     with pytest.raises(TrainingError, match=r"train\.lr") as caught:
