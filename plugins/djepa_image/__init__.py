@@ -14,3 +14,4 @@ def djepa_register_modalities(register: Register) -> None:
 def djepa_register_datasets(register: Register) -> None:
     register("digits", "djepa_image.digits:Digits", summary="1,797 handwritten digits, 8x8; ships with the package")
     register("image-folder", "djepa_image.folder:ImageFolder", summary="a folder of pictures, one sub-folder per class")
+    register("imagenet", "djepa_image.imagenet:ImageNet", summary="ImageNet's 1,000 classes by name, from its unpacked folders")

@@ -67,6 +67,9 @@ class Conditioner(nn.Module, ABC):
 class ClassConditioner(Conditioner):
     """One of a closed list of names: a learned vector per name, added to `num_tokens` learned vectors [D-JEPA, sec. 3].
 
+    A name is found as it is written; else a whole number is an id; else case and underscores are overlooked; else a name with
+    a qualifier, "crane (bird)", may be given without it where that leaves one.
+
     Args:
         width: of the tokens.
         names: the class names, in the order of their ids; taken from the dataset when not given.
@@ -101,7 +104,18 @@ class ClassConditioner(Conditioner):
             return self._ids[name]
         if name.isdecimal() and int(name) < len(self.names):
             return int(name)
+        near = [] if isinstance(value, bool) else self._meant(name)
+        if len(near) == 1:
+            return self._ids[near[0]]
+        if near:
+            raise ConditionError(f"The condition {value!r} could be {' or '.join(map(repr, near))}; say which.")
         raise ConditionError(f"Unknown condition {value!r}. {suggest(name, self.names)}")
+
+    def _meant(self, text: str) -> list[str]:
+        """Names that differ from a text in case and spacing only; without any, those that also say which: "crane (bird)"."""
+        wanted = _folded(text)
+        alike = [name for name in self.names if _folded(name) == wanted]
+        return alike or [name for name in self.names if _folded(name.partition(" (")[0]) == wanted]
 
     def forward(self, prepared: Tensor) -> ConditionTokens:
         rows = torch.cat([self.embedding, self.null_condition])
@@ -118,3 +132,8 @@ class ClassConditioner(Conditioner):
     @classmethod
     def fitted(cls, options: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, Any]:
         return {**options, "names": options.get("names") or list(classes)} if classes else dict(options)
+
+
+def _folded(name: str) -> str:
+    """A name without what people do not care about: case, and whether words are joined by spaces or underscores."""
+    return " ".join(name.casefold().replace("_", " ").split())

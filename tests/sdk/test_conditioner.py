@@ -30,6 +30,24 @@ def test_an_unknown_condition_is_refused(raw):
         make().prepare(["cat", raw])
 
 
+def test_case_and_underscores_are_overlooked_where_no_name_is_exact():
+    conditioner = make(names=("Golden retriever", "dog", "Dog", "tea_pot", "true"))
+    assert conditioner.prepare(["golden_retriever", " GOLDEN  Retriever", "Dog", "dog", "tea pot"]).tolist() == [0, 0, 2, 1, 3]
+    with pytest.raises(ConditionError, match="'DOG' could be 'dog' or 'Dog'; say which"):
+        conditioner.prepare(["DOG"])
+    with pytest.raises(ConditionError, match="Unknown condition True"):
+        conditioner.prepare([True])
+
+
+def test_a_qualifier_is_needed_only_where_it_tells_names_apart():
+    conditioner = make(names=("crane (bird)", "jay (bird)", "crane (machine)", "kite", "kite (bird)"))
+    assert conditioner.prepare(["Crane (Bird)", "jay", "kite"]).tolist() == [0, 1, 3]
+    with pytest.raises(ConditionError, match=r"'Crane' could be 'crane \(bird\)' or 'crane \(machine\)'; say which"):
+        conditioner.prepare(["Crane"])
+    with pytest.raises(ConditionError, match="Unknown condition 'bird'"):
+        conditioner.prepare(["bird"])
+
+
 def test_the_nearest_name_is_suggested():
     with pytest.raises(ConditionError, match=r"Unknown condition 'dgo'. Did you mean 'dog'\?"):
         make().prepare(["dgo"])
