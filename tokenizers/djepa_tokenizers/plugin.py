@@ -9,3 +9,5 @@ from djepa.hookspecs import Register, hookimpl
 def djepa_register_tokenizers(register: Register) -> None:
     register("patchify", "djepa_tokenizers.patchify:Patchify",
              summary="blocks of the sample itself, along any axes, normalized; lossless")
+    register("autoencoder", "djepa_tokenizers.autoencoder:Autoencoder",
+             summary="latents of a frozen autoencoder of diffusers, brought to unit scale")
