@@ -56,17 +56,19 @@ def build_model(spec: ModelSpec, tokenizers: Mapping[str, Tokenizer]) -> MaskedM
     """
     axes = tuple(dict.fromkeys(axis.name for tokenizer in tokenizers.values() for axis in tokenizer.spec.axes))
     width, predictor_width = spec.width, spec.predictor_width or spec.width
+    num_heads, predictor_num_heads = spec.num_heads, spec.predictor_num_heads or spec.num_heads
     conditioners = {name: _conditioner(node, width) for name, node in spec.conditions.items()}
     num_conditions = sum(_num_tokens(conditioner) for conditioner in conditioners.values())
     return MaskedModel(
         streams={name: _stream(spec, name, tokenizers[name], axes) for name in spec.streams},
         conditioners=conditioners,
-        encoder=Encoder(width, _transformer(spec, width, spec.encoder_depth)),
-        predictor=Predictor(width, predictor_width, _transformer(spec, predictor_width, spec.predictor_depth),
+        encoder=Encoder(width, _transformer(spec, width, spec.encoder_depth, num_heads)),
+        predictor=Predictor(width, predictor_width,
+                            _transformer(spec, predictor_width, spec.predictor_depth, predictor_num_heads),
                             num_conditions if spec.predictor_condition_position else 0),
-        rotary=_rotary(spec, axes, width),
+        rotary=_rotary(spec, axes, width, num_heads),
         feature_head=FeatureHead(predictor_width, width) if spec.feature_head else None,
-        predictor_rotary=_rotary(spec, axes, predictor_width),
+        predictor_rotary=_rotary(spec, axes, predictor_width, predictor_num_heads),
     )
 
 
@@ -78,13 +80,13 @@ def _num_tokens(conditioner: Conditioner) -> int:
     return conditioner(conditioner.prepare([None])).values.shape[1]
 
 
-def _transformer(spec: ModelSpec, width: int, depth: int) -> Transformer:
-    return Transformer(width, depth, spec.num_heads, mlp_ratio=spec.mlp_ratio, qk_norm=spec.qk_norm, dropout=spec.dropout,
+def _transformer(spec: ModelSpec, width: int, depth: int, num_heads: int) -> Transformer:
+    return Transformer(width, depth, num_heads, mlp_ratio=spec.mlp_ratio, qk_norm=spec.qk_norm, dropout=spec.dropout,
                        backend=spec.attention.kind if spec.attention else None)
 
 
-def _rotary(spec: ModelSpec, axes: tuple[str, ...], width: int) -> RotaryPosition | None:
-    position, head_width = spec.position, width // spec.num_heads
+def _rotary(spec: ModelSpec, axes: tuple[str, ...], width: int, num_heads: int) -> RotaryPosition | None:
+    position, head_width = spec.position, width // num_heads
     if not isinstance(position, RotarySpec):
         return None
     unknown = [axis for axis in position.scale if axis not in axes]
@@ -137,7 +139,7 @@ def _complete_stream(name: str, stream: StreamSpec, first: Example, dataset: Dat
                           f"{stream.modality!r}.")
     rates = {axis.rate_key: float(sample.meta[axis.rate_key]) for axis in modality(stream).axes
              if axis.rate_key and axis.rate_key in sample.meta}
-    shaped = stream.model_copy(update={"shape": stream.shape or tuple(sample.data.shape), "meta": {**rates, **stream.meta}})
+    shaped = stream.model_copy(update={"shape": stream.shape or sample.shape, "meta": {**rates, **stream.meta}})
     rough = tokenizer(shaped)
     assert shaped.shape is not None
     rough.layout(shaped.shape)

@@ -187,7 +187,8 @@ def test_all_problems_come_at_once_sorted_and_with_their_origin(base):
 
 
 @pytest.mark.parametrize(("override", "words"), [
-    ("model.width=65", "model : width=65 must be a multiple of 2 * num_heads = 4"),
+    ("model.width=65", "model : width=65 must be a multiple of num_heads = 2"),
+    ("model.predictor_num_heads=3", "model : predictor_width=64 must be a multiple of predictor_num_heads = 3"),
     ("train.micro_batch_size=3", "train : micro_batch_size=3 must divide batch_size=256"),
     ("train.mask.low=1.0", "train.mask : low=1.0 must be below high=1.0"),
     ("train.steps=many", "train.steps : expected a whole number, got 'many'"),

@@ -116,6 +116,7 @@ class ModelSpec(Strict):
     encoder_depth: PositiveInt = 12
     predictor_depth: PositiveInt = 12
     num_heads: PositiveInt = 12
+    predictor_num_heads: PositiveInt | None = None  # None: the same
     mlp_ratio: PositiveFloat = 4.0
     qk_norm: bool = True
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -128,11 +129,17 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> ModelSpec:
-        for key, width in (("width", self.width), ("predictor_width", self.predictor_width or self.width)):
-            if width % (2 * self.num_heads):
-                raise ValueError(f"{key}={width} must be a multiple of 2 * num_heads = {2 * self.num_heads}, so that "
-                                 f"every head has an even number of channels")
+        pair, why = (2, ", so that every head has an even number of channels to rotate") if self._rotates else (1, "")
+        predictor = (self.predictor_width or self.width, self.predictor_num_heads or self.num_heads)
+        for prefix, (width, heads) in (("", (self.width, self.num_heads)), ("predictor_", predictor)):
+            if width % (pair * heads):
+                unit = f"{'2 * ' if pair == 2 else ''}{prefix if self.predictor_num_heads else ''}num_heads"
+                raise ValueError(f"{prefix}width={width} must be a multiple of {unit} = {pair * heads}{why}")
         return self
+
+    @property
+    def _rotates(self) -> bool:
+        return isinstance(self.position, RotaryPosition)
 
     @model_validator(mode="after")
     def _tables_need_places(self) -> ModelSpec:
