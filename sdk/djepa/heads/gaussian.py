@@ -95,7 +95,7 @@ class GaussianHead(DenoisingHead):
         signal, sigma = float(schedule.signal[step]), float(schedule.noise[step])
         time = float(schedule.times[step])
         predicted, v = network(x_t, time, 1 - (time + 1) / NUM_TIMES).chunk(2, dim=1)
-        clean = (x_t - sigma * predicted) / signal
+        clean = (1 / signal) * x_t - (sigma / signal) * predicted  # as published: 1 / signal is 2e4 at first, rounding shows
         if bounds is not None:
             clean = torch.clamp(clean, *bounds)
         mean = float(schedule.coef1[step]) * clean + float(schedule.coef2[step]) * x_t

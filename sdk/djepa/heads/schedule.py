@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import accumulate, repeat
 
 import torch
 from jaxtyping import Float
@@ -75,6 +76,9 @@ def respaced(num_steps: int) -> Schedule:
         raise UsageError(f"num_denoising_steps={num_steps}: the gaussian head denoises in 1 to {NUM_TIMES} steps.")
     full = cosine_schedule()
     last = NUM_TIMES - 1
-    kept = [round(index * last / (num_steps - 1)) for index in range(num_steps)] if num_steps > 1 else [last]
+    # Summed up rather than multiplied: of 21 steps, and some other numbers, one lies halfway between two of the thousand, and
+    # the rounding of the sum decides which it is in every published sampler.
+    times = accumulate(repeat(last / max(num_steps - 1, 1), num_steps - 1), initial=0.0)
+    kept = [round(time) for time in times] if num_steps > 1 else [last]
     abar = full.abar[kept]
     return Schedule(1 - abar / _shifted(abar), full.times[kept])
