@@ -17,6 +17,7 @@ OVERRIDES = [
     "model.width=32", "model.num_heads=2", "model.encoder_depth=1", "model.predictor_depth=1", "model.dropout=0.3",
     "model.conditions.label.num_tokens=2", "model.streams.image.head.depth=1", "model.streams.image.head.width=32",
     f"train.steps={STEPS}", "train.batch_size=8", "train.warmup_steps=2", "train.log_every=1", "preview.every=0",
+    "model.streams.image.tokenizer.mean=-0.4", "model.streams.image.tokenizer.std=0.75",
 ]
 COMMAND = "from djepa.cli import main; main()"
 

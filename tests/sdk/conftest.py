@@ -93,6 +93,8 @@ TINY = (
     "model.generate.num_steps=4", "model.generate.num_denoising_steps=5", "train.batch_size=8", "train.warmup_steps=2",
     "train.log_every=1", "preview.every=0",
 )
+# Given, they need not be measured on all of the data first.
+STATISTICS = ("model.streams.image.tokenizer.mean=-0.4", "model.streams.image.tokenizer.std=0.75")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def make_recipe():
     """A recipe of the digits that takes milliseconds a step, with further overrides."""
     from djepa import Recipe
 
-    return lambda *overrides, name="image/digits": Recipe.load(name, [*TINY, *overrides])
+    return lambda *overrides, name="image/digits", measured=False: Recipe.load(
+        name, [*TINY, *(() if measured else STATISTICS), *overrides])
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +126,8 @@ def trained(tmp_path_factory, make_recipe):
     from djepa import Trainer
 
     run = tmp_path_factory.mktemp("trained") / "run"
-    Trainer(make_recipe("train.steps=6", "checkpoint.every=2", "description=tiny digits"), device="cpu").fit(run)
+    recipe = make_recipe("train.steps=6", "checkpoint.every=2", "description=tiny digits", measured=True)
+    Trainer(recipe, device="cpu").fit(run)
     return run
 
 

@@ -36,7 +36,7 @@ def folder_recipe(tmp_path, make_recipe, pictures):
     """The file of a tiny recipe for those pictures, at 8x8 pixels."""
     def write(*overrides):
         recipe = make_recipe(f"data.root={pictures}", "data.size=8", "train.micro_batch_size=null", "train.steps=2", *overrides,
-                             name="image/folder")
+                             name="image/folder", measured=True)
         path = tmp_path / "pictures.yaml"
         path.write_text(recipe.to_yaml())
         return path
