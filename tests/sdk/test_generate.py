@@ -134,6 +134,15 @@ def test_known_tokens_are_untouched_and_unknown_values_ignored(job):
     assert all(torch.equal(again[name].values, plain[name].values) for name in plain)
 
 
+def test_noise_belongs_to_seed_stream_and_place():
+    source, everything = keyed_noise(torch.tensor([3, 8]), torch.device("cpu")), Subset.of(torch.ones(2, 4, dtype=torch.bool))
+    some = Subset.of(torch.tensor([[False, True, False, True], [True, True, False, False]]))
+    noise = source("a", 0, everything, 4).normal("start", 1, 2)[0]
+    assert len({tuple(row) for row in noise.tolist()}) == 8
+    assert torch.equal(source("a", 5, some, 4).normal("start", 1, 2)[0], noise[some.index])
+    assert not torch.isclose(source("b", 0, everything, 4).normal("start", 1, 2)[0], noise).all(dim=1).any()
+
+
 def test_nothing_unknown_is_nothing_to_do(job):
     job.unknown = {name: torch.zeros_like(mask) for name, mask in job.unknown.items()}
     done = job.run(SAMPLING)
