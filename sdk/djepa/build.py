@@ -121,7 +121,8 @@ def complete(spec: ModelSpec, dataset: Dataset) -> ModelSpec:
     for kind, wanted, there in (("streams", spec.streams, first.samples), ("conditions", spec.conditions, first.conditions)):
         for name in wanted:
             if name not in there:
-                raise RecipeError(f"model.{kind}.{name}: the dataset gives no {name!r}. {suggest(name, there)}")
+                cure = " Without conditions: model.conditions=null" if kind == "conditions" and not there else ""
+                raise RecipeError(f"model.{kind}.{name}: the dataset gives no {name!r}. {suggest(name, there)}{cure}")
     classes = dataset.classes()
     raw = spec.model_dump(mode="json")
     for name, node in spec.conditions.items():
@@ -143,6 +144,7 @@ def _complete_stream(name: str, stream: StreamSpec, first: Example, dataset: Dat
     rough = tokenizer(shaped)
     assert shaped.shape is not None
     rough.layout(shaped.shape)
+    dataset.check({name: rough})
     fitted = rough.measured(_some_samples(name, dataset))
     kind = stream.tokenizer.kind if stream.tokenizer else modality(stream).default_tokenizer()["kind"]
     return shaped.model_copy(update={"tokenizer": Component(kind=kind, **fitted.options())})

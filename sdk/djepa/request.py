@@ -65,8 +65,9 @@ def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) 
     wanted = []
     for raw in listed:
         condition = _named(raw, names)
-        start = counts.get(repr(condition), 0)
-        counts[repr(condition)] = start + int(num_samples)
+        key = ", ".join(f"{name}={value}" for name, value in condition.items())  # 3 and "3" are one condition
+        start = counts.get(key, 0)
+        counts[key] = start + int(num_samples)
         wanted += [Wanted(condition, int(seed) + start + index) for index in range(num_samples)]
     if (last := max(item.seed for item in wanted)) > MAX_SEED:
         raise UsageError(f"seed={seed!r}: counting on from it leads to {last}; expected seeds from 0 to 2**63 - 1.")
