@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,8 +29,8 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether they are equal; never where a number is not one."""
-        return self.difference <= self.bound
+        """Whether they are equal; never where a number, ours or recorded, is not finite."""
+        return math.isfinite(self.bound) and self.difference <= self.bound
 
 
 class Comparison:

@@ -95,10 +95,14 @@ def as_table(record: Comparison) -> str:
 
 
 def as_json(record: Comparison) -> str:
-    """The same for a script; null stands for a difference that is no finite number."""
-    rows = [{"name": row.name, "difference": row.difference if math.isfinite(row.difference) else None, "bound": row.bound,
-             "ok": row.ok} for row in record.rows]
+    """The same for a script; null stands for what is no finite number."""
+    rows = [{"name": row.name, "difference": _finite(row.difference), "bound": _finite(row.bound), "ok": row.ok}
+            for row in record.rows]
     return json.dumps({"ok": is_equal(record), "rows": rows, "inputs": list(record.inputs), "uncompared": record.uncompared()})
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def is_equal(record: Comparison) -> bool:
