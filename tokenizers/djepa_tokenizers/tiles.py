@@ -45,7 +45,7 @@ def tiled(
 
 def _starts(count: int, cells: int) -> list[int]:
     """Where tiles begin along an axis of `count` cells."""
-    return [*range(0, count - cells, cells - _overlap(cells)), count - cells]
+    return [*range(0, count - cells, max(1, cells - _overlap(cells))), count - cells]
 
 
 def _overlap(cells: int) -> int:
