@@ -3,8 +3,6 @@
 The tensors and their bounds are described in the README.md beside them.
 """
 
-import argparse
-import json
 import re
 from pathlib import Path
 
@@ -13,95 +11,34 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from djepa.build import build_model, build_tokenizers
+from djepa import Pipeline, Sample
+from djepa.convert import convert
 from djepa.generate import Sampling, Schedule, generate
 from djepa.heads.head import GuidedNetwork
 from djepa.heads.schedule import respaced
 from djepa.losses import JEPA_BETA, target_features
-from djepa.recipe.schema import ModelSpec
-from djepa.tokens import Sample
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "golden"
 KINDS = ("mar", "djepa-gauss", "djepa-flow")
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the recorded numbers of the reference are not at {FOLDER}")
 
-# Names of a published checkpoint and ours: whole parameters first, then parts of names, in this order.
-WHOLE = {
-    "class_emb.weight": "conditioners.label.embedding",
-    "fake_latent": "conditioners.label.null_condition",
-    "buffer": "conditioners.label.tokens",
-    "encoder_pos_embed_learned": "streams.latent.encoder_position",
-    "decoder_pos_embed_learned": "streams.latent.predictor_position",
-    "diffusion_pos_embed_learned": "streams.latent.output_position",
-    "mask_token": "streams.latent.mask_token",
-}
-PARTS = {
-    "z_proj.": "streams.latent.input_proj.", "z_proj_ln": "encoder.norm_in", "encoder_norm": "encoder.transformer.norm",
-    "encoder_blocks": "encoder.transformer.blocks", "decoder_embed": "predictor.input_proj",
-    "decoder_norm": "predictor.transformer.norm", "decoder_blocks": "predictor.transformer.blocks", "attn.": "attention.",
-    "diffloss.net.": "streams.latent.head.network.", "time_embed.mlp": "time_mlp", "cond_embed": "context_proj",
-    "res_blocks": "blocks", "in_ln": "norm", "final_layer.linear": "output", "jepaloss.net": "feature_head",
-    "final_layer.adaLN_modulation.1": "output_modulation", "adaLN_modulation.1": "modulation",
-}
-
-
-def converted(state, num_conditions):
-    """The reference's weights under our names."""
-    ours = {}
-    for name, tensor in state.items():
-        if name in WHOLE:
-            ours[WHOLE[name]] = tensor.squeeze(0) if tensor.dim() == 3 else tensor
-            continue
-        for theirs, renamed in PARTS.items():
-            name = name.replace(theirs, renamed)
-        ours[name] = tensor
-    if "conditioners.label.tokens" not in ours:  # MAR: its condition tokens have the first rows of the position tables
-        for table, first in (("encoder", "conditioners.label.tokens"), ("predictor", "predictor.condition_position")):
-            rows = ours[f"streams.latent.{table}_position"]
-            ours[first], ours[f"streams.latent.{table}_position"] = rows[:num_conditions], rows[num_conditions:]
-    return ours
-
-
-def specification(config):
-    """The same model in our words."""
-    mar, flow = config["kind"] == "mar", config["kind"].endswith("flow")
-    side = config["img_size"] // config["vae_stride"]
-    head = {"depth": config["diffloss_d"], "width": config["diffloss_w"]}
-    stream = {
-        "modality": "image", "shape": (config["vae_embed_dim"], side, side),
-        "tokenizer": {"kind": "patchify", "patch": {"y": config["patch_size"], "x": config["patch_size"]}},
-        "head": {"kind": "flow", "time_scale": 1.0, **head} if flow else {"kind": "gaussian", **head},
-    }
-    label = {"kind": "class", "names": [str(number) for number in range(config["class_num"])],
-             "num_tokens": config["buffer_size"]}
-    assert config["encoder_num_heads"] == config["decoder_num_heads"]
-    return ModelSpec(
-        streams={"latent": stream}, conditions={"label": label}, width=config["encoder_embed_dim"],
-        predictor_width=config["decoder_embed_dim"], num_heads=config["encoder_num_heads"],
-        encoder_depth=config["encoder_depth"], predictor_depth=config["decoder_depth"], mlp_ratio=config["mlp_ratio"],
-        qk_norm=config["qk_norm"], feature_head=not mar, predictor_condition_position=mar, output_position=mar,
-    )
-
 
 class Reference:
     """A model of the reference, in ours, and its recorded tensors."""
 
-    def __init__(self, kind):
-        self.config = json.loads((FOLDER / kind / "config.json").read_text())
+    def __init__(self, kind, folder):
         self.flow = kind.endswith("flow")
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            state = torch.load(FOLDER / kind / "checkpoint-last.pth", weights_only=True)["model_ema"]
-        spec = specification(self.config)
-        self.tokenizer = build_tokenizers(spec)["latent"]
-        self.model = build_model(spec, {"latent": self.tokenizer}).eval()
-        self.model.load_state_dict(converted(state, self.config["buffer_size"]))
-        self.head = self.model.stream("latent").head
+        convert(FOLDER / kind / "checkpoint-last.pth", folder, latent_scale=1.0)
+        pipe = Pipeline.from_pretrained(folder, device="cpu", dtype="float32")
+        self.model, self.tokenizer = pipe.model, pipe.tokenizers["image"]
+        self.head = self.model.stream("image").head
         self.recorded = load_file(FOLDER / kind / "golden.safetensors")
-        self.batch = {"latent": self.tokenizer.encode_batch([Sample(latent) for latent in self["latents"]])}
-        self.hidden = {"latent": self["mask"].bool()}
+        self.batch = {"image": self.tokenizer.encode_batch([Sample(latent) for latent in self["latents"]])}
+        self.hidden = {"image": self["mask"].bool()}
         self.labels = {"label": self["labels"]}
-        self.null = {"label": torch.full_like(self["labels"], self.config["class_num"])}
+        everywhere = torch.ones_like(self["labels"], dtype=torch.bool)
+        self.null = {"label": self.model.conditioners["label"].null(self["labels"], everywhere)}
 
     def __getitem__(self, name):
         return self.recorded[name]
@@ -112,15 +49,15 @@ class Reference:
                                    msg=lambda text: f"{name}: {text}")
 
     def vectors(self):
-        return self.model(self.batch, self.hidden, self.labels)["latent"]
+        return self.model(self.batch, self.hidden, self.labels)["image"]
 
     def flat(self, name):
         return self[name].flatten(0, 1)
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def reference(request):
-    return Reference(request.param)
+def reference(request, tmp_path_factory):
+    return Reference(request.param, tmp_path_factory.mktemp("converted") / request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +67,7 @@ def no_gradients():
 
 
 def test_latents_are_cut_into_the_same_tokens(reference):
-    assert torch.equal(reference.batch["latent"].values, reference["tokens"])
+    assert torch.equal(reference.batch["image"].values, reference["tokens"])
 
 
 @pytest.mark.parametrize("name", ["encoder_out", "encoder_out_uncond"])
@@ -167,8 +104,8 @@ def test_jepa_loss(reference):
         pytest.skip("MAR has no JEPA loss")
     predicted, target = reference.model.feature_head(reference.vectors()), reference["jepa_target"]
     reference.check("jepa_pred", predicted)
-    reference.check("target_encoder_out", target_features(reference.model, reference.batch, reference.labels)["latent"])
-    hidden = reference.hidden["latent"]
+    reference.check("target_encoder_out", target_features(reference.model, reference.batch, reference.labels)["image"])
+    hidden = reference.hidden["image"]
     reference.check("jepa_loss", F.smooth_l1_loss(predicted[hidden], target[hidden], beta=JEPA_BETA))
 
 
@@ -213,9 +150,9 @@ def test_samples(reference, name, monkeypatch):
     schedule = Schedule.plan(order, torch.ones_like(order, dtype=torch.bool), sampling.num_steps)
     model, rows = reference.model, len(order)
     null = model.condition(reference.null, rows) if sampling.guidance_scale != 1.0 else None
-    done = generate(model, reference.batch, {"latent": schedule}, model.condition(reference.labels, rows), null, sampling,
-                    lambda stream, step, revealed, num_tokens: RecordedNoise(reference, f"{name}/step{step}"), {"latent": None})
-    latents = torch.stack([sample.data for sample in reference.tokenizer.decode_batch(done["latent"])])
+    done = generate(model, reference.batch, {"image": schedule}, model.condition(reference.labels, rows), null, sampling,
+                    lambda stream, step, revealed, num_tokens: RecordedNoise(reference, f"{name}/step{step}"), {"image": None})
+    latents = torch.stack([sample.data for sample in reference.tokenizer.decode_batch(done["image"])])
     reference.check(f"{name}/latents", latents)
 
 
