@@ -48,6 +48,10 @@ class Digits(Dataset):
         sample = Sample(self._pictures[index].clone(), {}, "image")
         return Example({"image": sample}, {"label": self._labels[index]})
 
+    def num_views(self) -> int:
+        """One: nothing is drawn."""
+        return 1
+
     def classes(self) -> Mapping[str, list[str]]:
         """The ten digits."""
         return {"label": [str(digit) for digit in range(10)]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from djepa.dataset import Dataset, Example
-from djepa.errors import UsageError
+from djepa.dataset import Dataset, Example, drawn_view
+from djepa.errors import MediaError, UsageError
 from djepa.tokens import Sample
 from djepa_image.files import decode, to_tensor
 
@@ -46,7 +47,8 @@ class ImageFolder(Dataset):
         self.size = _height_and_width(size)
         self.channels: Literal[1, 3] = channels
         self.flip, self.crop = flip, crop
-        self._classes, self._files = _scan(Path(root).expanduser())
+        self.root = Path(root).expanduser()
+        self._classes, self._files = _scan(self.root)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -57,14 +59,40 @@ class ImageFolder(Dataset):
         Raises:
             MediaError: the file is gone, damaged or too large; the message names it.
         """
+        place = 0.5 if rng is None or self.crop == "center" else rng.random()
+        return self._shown(index, place, drawn_view(rng, 2 if self.flip else 1) == 1)
+
+    def num_views(self) -> int | None:
+        """Plain and, where it flips, mirrored; random crops are too many to count."""
+        return None if self.crop == "random" else 2 if self.flip else 1
+
+    def view(self, index: int, number: int) -> Example:
+        """Picture `index`, as it is (0) or mirrored (1)."""
+        return self._shown(index, 0.5, mirrored=number == 1)
+
+    def _shown(self, index: int, place: float, mirrored: bool) -> Example:
         file, label = self._files[index]
         image, _ = decode(Path(file), self.channels)
-        place = 0.5 if rng is None or self.crop == "center" else rng.random()
         image = _cover(image, self.size, place)
-        if rng is not None and self.flip and rng.random() < 0.5:
+        if mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         sample = Sample(to_tensor(image), {}, "image")
         return Example({"image": sample}, {} if label is None else {"label": self._classes[label]})
+
+    def fingerprint(self) -> str:
+        """Of the names of all files, their sizes and when they were changed last.
+
+        Raises:
+            MediaError: a file is gone.
+        """
+        digest = hashlib.sha256()
+        for file, label in self._files:
+            try:
+                stat = os.stat(file)
+            except OSError as error:
+                raise MediaError(f"{file!r} is gone ({error.strerror}).") from error
+            digest.update(f"{os.path.relpath(file, self.root)}\0{label}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def classes(self) -> Mapping[str, list[str]]:
         """The names of the sub-folders, sorted; nothing where there are none."""

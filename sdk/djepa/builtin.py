@@ -17,6 +17,11 @@ def djepa_register_conditioners(register: Register) -> None:
 
 
 @hookimpl
+def djepa_register_datasets(register: Register) -> None:
+    register("cached", "djepa.cache:Cached", summary="what djepa cache wrote: another dataset, already encoded")
+
+
+@hookimpl
 def djepa_register_orders(register: Register) -> None:
     register("random", "djepa.order:RandomOrder", summary="a uniformly random permutation per sample")
     register("raster", "djepa.order:RasterOrder", summary="row by row, as the tokens are laid out")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from djepa.tokens import MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
+from djepa.tokens import Encoded, MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
 
 EncodingNoise = Callable[[int], Tensor]  # standard normal numbers (b, width), a function of each sample and not of its batch
 
@@ -24,6 +24,7 @@ class Tokenizer(ABC):
     """Turns samples into tokens and tokens into samples."""
 
     lossless: ClassVar[bool] = False  # decode(encode(sample)) gives the sample back, up to float32 rounding
+    cacheable: ClassVar[bool] = False  # encoding takes a network; what it finds can be kept: see `moments`
 
     media: MediaSpec
 
@@ -68,6 +69,17 @@ class Tokenizer(ABC):
     def decode_batch(self, tokens: TokenBatch) -> list[Sample]:
         """Samples of several sets of tokens; override where a batch is cheaper than its items."""
         return [self.decode(item) for item in tokens]
+
+    def moments(self, samples: Sequence[Sample]) -> list[Encoded]:
+        """What the network finds in each sample, before anything is drawn; only of tokenizers that are `cacheable`.
+
+        These take it in place of the sample in `encode_batch` and `measured`, and give the same with it.
+        """
+        raise NotImplementedError
+
+    def moments_key(self) -> dict[str, Any]:
+        """All that decides what `moments` gives, weights included, by name: plain values that JSON can hold."""
+        raise NotImplementedError
 
     def to(self, device: torch.device) -> Tokenizer:
         """Compute on this device from now on, where the tokenizer has a network; returns itself."""

@@ -113,8 +113,30 @@ class Sample:
         shown = _modality_of(self).preview(self) if self.modality else {}
         return {"text/plain": repr(self), **shown}
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the sample, channels first."""
+        return tuple(self.data.shape)
+
     def __repr__(self) -> str:
         return f"Sample({self.modality or 'data'}, shape={tuple(self.data.shape)}, meta={self.meta})"
+
+
+@dataclass(repr=False)
+class Encoded(Sample):
+    """A sample of which nothing is left but what a tokenizer's network found in it (`Tokenizer.moments`).
+
+    Attributes:
+        data: these findings.
+        of_shape: the shape of the sample itself.
+    """
+
+    of_shape: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the sample, not of what was found."""
+        return self.of_shape
 
 
 class Samples(list[Sample]):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from djepa.errors import LayoutError, UsageError
 from djepa.tokenizer import EncodingNoise, Tokenizer
-from djepa.tokens import MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
+from djepa.tokens import Encoded, MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
 from djepa_tokenizers.latents import Config, LatentSpace, latent_space, plain_config
 from djepa_tokenizers.network import Network
 from djepa_tokenizers.patchify import Patchify
@@ -46,6 +46,8 @@ class Autoencoder(Tokenizer):
         UsageError: neither source nor config, an autoencoder that is not supported, or a setting that cannot be.
         CheckpointError: the source has no configuration, or a damaged one.
     """
+
+    cacheable = True
 
     def __init__(self, media: MediaSpec, *, source: str | None = None, config: dict[str, Any] | None = None,
                  patch: dict[str, int] | int = 1, posterior: Literal["sample", "mode"] = "sample",
@@ -91,26 +93,42 @@ class Autoencoder(Tokenizer):
 
     def encode_batch(self, samples: Sequence[Sample], noise: EncodingNoise | None = None) -> TokenBatch:
         """Tokens of several samples; those of one shape are computed together, a few at a time."""
+        encoded = self.moments(samples)
         found: dict[int, Tensor] = {}
-        for shape, rows in _rows_by([tuple(sample.data.shape) for sample in samples]).items():
-            self.layout(shape)
-            data = torch.stack([samples[row].data for row in rows])
-            found |= zip(rows, self._latents(data, rows, noise), strict=True)
-        cut = self._patches.encode_batch([replace(sample, data=found[row]) for row, sample in enumerate(samples)])
+        for rows in _rows_by([item.shape for item in encoded]).values():
+            moments = torch.stack([encoded[row].data for row in rows])
+            found |= zip(rows, self._drawn(moments, rows, noise), strict=True)
+        cut = self._patches.encode_batch([Sample(found[row], item.meta, item.modality) for row, item in enumerate(encoded)])
         # The patches count latents; a latent is `stride` steps of the sample.
         return replace(cut, coords=cut.coords * torch.tensor(self.latents.strides, dtype=cut.coords.dtype))
 
-    def _latents(
-        self, data: Float[Tensor, "b ..."], rows: Sequence[int], noise: EncodingNoise | None
+    def moments(self, samples: Sequence[Sample]) -> list[Encoded]:
+        """Means of the latents and then their log variances, where the network gives these; what is `Encoded` stays so."""
+        found = {row: sample for row, sample in enumerate(samples) if isinstance(sample, Encoded)}
+        plain = [row for row in range(len(samples)) if row not in found]
+        for shape, places in _rows_by([samples[row].shape for row in plain]).items():
+            self.layout(shape)
+            rows = [plain[place] for place in places]
+            for row, item in zip(rows, self._network.encode(torch.stack([samples[row].data for row in rows])), strict=True):
+                # A clone, so that an item that is kept does not drag the whole batch along.
+                found[row] = Encoded(item.clone(), samples[row].meta, samples[row].modality, shape)
+        return [found[row] for row in range(len(samples))]
+
+    def moments_key(self) -> dict[str, Any]:
+        """The network and its weights, and how large samples are divided; patches and statistics come after."""
+        return {"kind": "autoencoder", "config": dict(self._network.config), "weights": self._network.digest(),
+                "tile": self._network.tile}
+
+    def _drawn(
+        self, moments: Float[Tensor, "b ..."], rows: Sequence[int], noise: EncodingNoise | None
     ) -> Float[Tensor, "b ..."]:
         """Latents of samples of one shape.
 
         Args:
-            data: the samples.
+            moments: of these samples.
             rows: which of the whole batch they are; `noise` has one row for each of those.
             noise: None for the mode.
         """
-        moments = self._network.encode(data)
         mean, spread = moments.split([self.latents.channels, moments.shape[1] - self.latents.channels], dim=1)
         if noise is None or self.posterior == "mode" or not spread.numel():
             return mean
@@ -150,8 +168,8 @@ class Autoencoder(Tokenizer):
 
     def _latent_samples(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         for sample in samples:
-            self.layout(tuple(sample.data.shape))
-            yield replace(sample, data=self._latents(sample.data[None], [0], None)[0])
+            encoded = self.moments([sample])[0]
+            yield Sample(self._drawn(encoded.data[None], [0], None)[0], encoded.meta, encoded.modality)
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments that rebuild this tokenizer, the configuration of the network included."""

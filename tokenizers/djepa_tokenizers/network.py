@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -80,6 +81,13 @@ class Network:
         self._device = torch.device(device)
         if self._module is not None:
             self._module.to(self._device)
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._loaded().state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write the folder that `load`, a `Source` and diffusers read.

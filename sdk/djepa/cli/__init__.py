@@ -7,7 +7,15 @@ import sys
 
 import typer
 
-from djepa.cli import convert_command, export_command, generate_command, plugins_commands, recipes_commands, train_commands
+from djepa.cli import (
+    cache_command,
+    convert_command,
+    export_command,
+    generate_command,
+    plugins_commands,
+    recipes_commands,
+    train_commands,
+)
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -18,6 +26,7 @@ app = typer.Typer(
 app.command("generate")(generate_command.generate)
 app.command("train")(train_commands.train)
 app.command("resume")(train_commands.resume)
+app.command("cache")(cache_command.cache)
 app.command("export")(export_command.export)
 app.command("convert")(convert_command.convert)
 app.add_typer(recipes_commands.app, name="recipes")

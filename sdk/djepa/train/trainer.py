@@ -146,6 +146,7 @@ class Trainer:
         newest = newest_checkpoint(run)
         self.model_spec = read_config(newest)[0] if newest else complete(self.recipe.model, self.dataset)
         self.tokenizers = {name: one.to(self.device) for name, one in build_tokenizers(self.model_spec).items()}
+        self.dataset.check(self.tokenizers)
         with seeded(self.recipe.seed, "initialization"):
             self.model = build_model(self.model_spec, self.tokenizers).to(self.device).train()
         self.average = averaged_copy(self.model)
