@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,13 +22,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from djepa.errors import CheckpointError
+from djepa.errors import CheckpointError, UsageError
 from djepa.storage import read_tensors
 
 Weights = Literal["ema", "raw"]
 
 _ENTRIES = {"raw": ("model", "state_dict"), "ema": ("model_ema",)}
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)")
 _MAX_CONFIG = 1 << 20  # bytes of a config.json that is read for settings
 
 
@@ -52,6 +55,8 @@ class Source:
         Raises:
             CheckpointError: the file has no such weights.
         """
+        if weights not in _ENTRIES:
+            raise UsageError(f"weights={weights!r}: expected 'ema' or 'raw'.")
         if "" in self.entries:
             return ""
         found = [name for name in _ENTRIES[weights] if name in self.entries]
@@ -90,26 +95,37 @@ def read_source(path: Path) -> Source:
 
 def _unpickled(path: Path) -> Mapping[Any, Any]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats; what matters of them is checked below
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # the file decides what goes wrong here: no list of exceptions would be complete
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{str(path)!r} cannot be read as a checkpoint: it is damaged, of another kind, or holds more "
-                              f"than tensors and plain values, which is not loaded because it could run code "
-                              f"({reason[:200]}).") from error
+        raise CheckpointError(_reason(path, error)) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}; a checkpoint is a dict.")
     return content
 
 
+def _reason(path: Path, error: Exception) -> str:
+    if named := _GLOBAL.search(str(error)):
+        return (f"{str(path)!r} asks for {named[1]}, which could run code and is therefore not loaded; a checkpoint here holds "
+                f"tensors and plain values. One you trust can be saved again without the rest, or as .safetensors.")
+    text = str(error).strip().partition("\n")[0].partition(". ")[0][:200]
+    return (f"{str(path)!r} cannot be read as a checkpoint: it is damaged, cut short or of another kind "
+            f"({type(error).__name__}: {text}).")
+
+
 def _checked(path: Path, tensors: Mapping[Any, Any]) -> dict[str, Tensor]:
     """A state dict whose every entry is an ordinary floating-point tensor, without the prefix of a wrapped module."""
+    available = path.stat().st_size
     for name, tensor in tensors.items():
         ordinary = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.dtype in _FLOATS
         if not isinstance(name, str) or not ordinary or tensor.device.type != "cpu":
             what = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
             raise CheckpointError(f"{str(path)!r}: the entry {name!r} of the state dict is {what}; expected tensors of "
                                   f"floating-point numbers.")
+        if tensor.numel() * tensor.element_size() > available:  # one number repeated by its strides, as often as you like
+            raise CheckpointError(f"{str(path)!r}: the tensor {name!r} claims {tensor.numel()} numbers, more than there are in "
+                                  f"the whole file.")
     wrapped = all(name.startswith("module.") for name in tensors)
     return {name.removeprefix("module.") if wrapped else name: tensor.detach() for name, tensor in tensors.items()}
 

@@ -51,7 +51,7 @@ def model_spec(
         "encoder_depth": encoder.depth, "predictor_depth": predictor.depth,
         "num_heads": encoder.num_heads,
         "predictor_num_heads": None if predictor.num_heads == encoder.num_heads else predictor.num_heads,
-        "mlp_ratio": _mlp_ratio(layout), "qk_norm": encoder.qk_norm,
+        **_shared_by_trunks(layout),
         "position": {"kind": "learned"}, "predictor_condition_position": layout.mar, "output_position": layout.mar,
         "feature_head": layout.feature_head,
         "generate": generate_settings("mar" if layout.mar else "djepa", layout.head),
@@ -67,7 +67,8 @@ def _head(layout: Layout, settings: Mapping[str, int | str]) -> dict[str, Any]:
     return head
 
 
-def _mlp_ratio(layout: Layout) -> float:
+def _shared_by_trunks(layout: Layout) -> dict[str, Any]:
+    """What encoder and predictor have in common here, and may not have in a file."""
     ratio = layout.encoder.hidden / layout.encoder.width
     for trunk in (layout.encoder, layout.predictor):
         if int(trunk.width * ratio) != trunk.hidden:
@@ -75,7 +76,7 @@ def _mlp_ratio(layout: Layout) -> float:
                                   f"{layout.predictor.hidden} wide; a model here has one ratio of that to its width in both.")
     if layout.encoder.qk_norm != layout.predictor.qk_norm:
         raise CheckpointError("Only one of encoder and predictor normalizes queries and keys; here both do or neither.")
-    return ratio
+    return {"mlp_ratio": ratio, "qk_norm": layout.encoder.qk_norm}
 
 
 def _patch_size(layout: Layout, settings: Mapping[str, int | str], given: int | None) -> int:
