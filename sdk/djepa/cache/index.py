@@ -1,7 +1,8 @@
 """What a cache is made from, and the shards it consists of: `index.json`, written anew with each finished shard.
 
     index.json                   the key: dataset, its files, tokenizers and their weights; the shards with their checksums
-    shard-00000.safetensors      moments "image/3/1": stream, example in the shard, view; in the header, everything else
+    shard-00000.safetensors      one tensor per stream: the numbers of all examples and views, one after the other; in the
+                                 header, shapes and conditions (few and short entries: opening a shard must be quick)
 """
 
 from __future__ import annotations

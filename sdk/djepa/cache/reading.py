@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from djepa.recipe.component import Component, DatasetNode
 from djepa.tokenizer import Tokenizer
 from djepa.tokens import Encoded, Sample
 
-MAX_OPEN = 64  # shards
+MAX_OPEN = 1024  # shards
 
 
 class Cached(Dataset):
@@ -113,24 +114,41 @@ class _OpenShard:
         try:
             self._file = safe_open(path, framework="pt")
             header = json.loads(self._file.metadata()[HEADER])
-            self.conditions, self.samples = header["conditions"], header["samples"]
+            self.conditions = header["conditions"]
+            self._streams = {name: _Places(header["samples"][name]) for name in index.modalities}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(path, error) from error
 
     def example(self, place: int, view: int) -> Example:
         try:
-            samples = {name: self._sample(name, place, view) for name in self.index.modalities}
-            return Example(samples, self.conditions[place])
-        except (SafetensorError, KeyError, IndexError, TypeError, AttributeError) as error:
+            number = place * self.index.num_views + view
+            return Example({name: self._sample(name, number) for name in self._streams}, self.conditions[place])
+        except (SafetensorError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise _damaged(self.path, error) from error
 
-    def _sample(self, name: str, place: int, view: int) -> Sample:
+    def _sample(self, name: str, number: int) -> Sample:
+        about, where = self._streams[name].of(number)
         # A copy, in memory of its own: what is read is a window on the file.
-        data = self._file.get_tensor(f"{name}/{place}/{view}").to(torch.float32, copy=True)
-        about, modality = self.samples[name][place][view], self.index.modalities[name]
+        data = self._file.get_slice(name)[where].to(torch.float32, copy=True).view(about["data"])
+        modality, meta = self.index.modalities[name], dict(about["meta"])
         if name in self.index.key["tokenizers"]:
-            return Encoded(data, dict(about["meta"]), modality, tuple(about["shape"]))
-        return Sample(data, dict(about["meta"]), modality)
+            return Encoded(data, meta, modality, tuple(about["shape"]))
+        return Sample(data, meta, modality)
+
+
+class _Places:
+    """Where the samples of a stream lie in a shard, and what is known of them."""
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        self.kinds, self.kind_of = about["kinds"], about["of"]
+        sizes = np.array([math.prod(kind["data"]) for kind in self.kinds])
+        self.ends = np.cumsum(sizes[self.kind_of])
+        self.sizes = sizes
+
+    def of(self, number: int) -> tuple[dict[str, Any], slice]:
+        """What is known of a sample, and where it lies."""
+        kind, end = self.kind_of[number], int(self.ends[number])
+        return self.kinds[kind], slice(end - int(self.sizes[kind]), end)
 
 
 def source_changes(index: Index) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,18 +134,20 @@ def _begun(folder: Path, wanted: Index) -> Index:
 def _write_shard(
     path: Path, loaded: Iterable[Sequence[Views]], tokenizers: Mapping[str, Tokenizer], index: Index, numbers: range
 ) -> Shard:
-    tensors: dict[str, Tensor] = {}
     conditions: list[Any] = []
-    about: dict[str, list[list[Any]]] = {name: [[] for _ in numbers] for name in index.modalities}
+    values: dict[str, list[Tensor]] = {name: [] for name in index.modalities}
+    kinds: dict[str, dict[str, int]] = {name: {} for name in index.modalities}  # what samples may have in common, as JSON
+    of: dict[str, list[int]] = {name: [] for name in index.modalities}
     for examples in loaded:
-        places = range(len(conditions), len(conditions) + len(examples))
         conditions += [dict(views[0].conditions) for views in examples]
         for name in index.modalities:
             samples = [example.samples[name] for views in examples for example in views]
-            kept = _kept(tokenizers.get(name), name, samples, DTYPES[index.key["dtype"]])
-            for (place, view), sample in zip(product(places, range(index.num_views)), kept, strict=True):
-                tensors[f"{name}/{place}/{view}"] = sample.data
-                about[name][place].append({"shape": list(sample.shape), "meta": sample.meta})
+            for sample in _kept(tokenizers.get(name), name, samples, DTYPES[index.key["dtype"]]):
+                values[name].append(sample.data.flatten())
+                kind = _json({"shape": sample.shape, "data": tuple(sample.data.shape), "meta": sample.meta})
+                of[name].append(kinds[name].setdefault(kind, len(kinds[name])))
+    about = {name: {"kinds": [json.loads(kind) for kind in kinds[name]], "of": of[name]} for name in index.modalities}
+    tensors = {name: torch.cat(parts) for name, parts in values.items()}
     header = {HEADER: _json({"conditions": conditions, "samples": about})}  # one entry: of several the order would vary
     with atomic_file(path) as temporary:
         try:
