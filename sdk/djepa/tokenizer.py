@@ -8,11 +8,13 @@ they are options like any other, so a model folder stores them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from djepa.tokens import Encoded, MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
@@ -37,9 +39,25 @@ class Tokenizer(ABC):
     def layout(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The token grid of a sample of this shape (channels first): arithmetic only, no weights.
 
+        A tokenizer either refuses a shape that whole tokens do not fill, or pads the sample by repeating its edge; then the
+        grid is that of the padded sample, `Tokens.size` the size without, and `decode` crops.
+
         Raises:
             LayoutError: the shape cannot be divided; the message names the nearest that can.
         """
+
+    def blank(self, shape: tuple[int, ...], meta: Mapping[str, Any], modality: str = "") -> Tokens:
+        """Tokens of a sample of this shape of which nothing is known yet: places without values.
+
+        Args:
+            shape: of the sample, channels first.
+            meta: rates of the axes.
+            modality: name of the sample's.
+
+        Override where the places can be told without a sample to encode.
+        """
+        tokens = self.encode(Sample(torch.zeros(shape), dict(meta), modality))
+        return replace(tokens, values=torch.zeros_like(tokens.values))
 
     @abstractmethod
     def encode(self, sample: Sample) -> Tokens:
@@ -48,6 +66,14 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, tokens: Tokens) -> Sample:
         """The sample of these tokens, with the metadata that `encode` was given."""
+
+    def restore(self, tokens: Tokens, original: Sample, keep: Bool[Tensor, "..."]) -> Sample:
+        """The sample of these tokens, and exactly `original` where `keep` (in the shape of its axes) is True.
+
+        Override where what is decoded has a freedom (the phase of a sound) in which it has to agree with what is kept.
+        """
+        decoded = self.decode(tokens)
+        return replace(decoded, data=torch.where(keep, original.data, decoded.data))
 
     @abstractmethod
     def options(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from the grid and never from the values. The core of the library sees tokens onl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +179,7 @@ class Tokens:
         values: unit scale (zero mean, unit variance over the training data).
         coords: physical coordinates of the token centres, in the units of the tokenizer's axes.
         grid: sizes of the token grid when there is one (their product is n).
+        size: of the sample along its axes, where the grid does not say: tokenizers that pad to whole tokens crop to it again.
         meta, modality: the sample's own, carried through so that `decode` can restore them.
     """
 
@@ -187,6 +188,7 @@ class Tokens:
     grid: tuple[int, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     modality: str = ""
+    size: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class TokenBatch:
 
     Attributes:
         valid: True where a token is real, False where it is padding.
-        grids, metas: as in `Tokens`, one per sample.
+        grids, metas, sizes: as in `Tokens`, one per sample; `sizes` is empty where all grids say everything.
         modality: the one all samples share; a batch is made by one tokenizer.
     """
 
@@ -205,6 +207,7 @@ class TokenBatch:
     grids: tuple[tuple[int, ...] | None, ...]
     metas: tuple[Mapping[str, Any], ...]
     modality: str = ""
+    sizes: tuple[tuple[int, ...] | None, ...] = ()
 
     @classmethod
     def stack(cls, items: Sequence[Tokens]) -> TokenBatch:
@@ -220,6 +223,7 @@ class TokenBatch:
             grids=tuple(item.grid for item in items),
             metas=tuple(item.meta for item in items),
             modality=items[0].modality,
+            sizes=tuple(item.size for item in items),
         )
 
     def __len__(self) -> int:
@@ -228,21 +232,20 @@ class TokenBatch:
     def __getitem__(self, index: int) -> Tokens:
         real = self.valid[index]
         return Tokens(self.values[index][real], self.coords[index][real], self.grids[index], self.metas[index],
-                      self.modality)
+                      self.modality, self.sizes[index] if self.sizes else None)
 
     def __iter__(self) -> Iterator[Tokens]:
         return (self[index] for index in range(len(self)))
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same tokens with values and coordinates on `device`; `valid` stays where it can be read without a sync."""
-        return TokenBatch(self.values.to(device, non_blocking=True), self.coords.to(device, non_blocking=True),
-                          self.valid, self.grids, self.metas, self.modality)
+        return replace(self, values=self.values.to(device, non_blocking=True), coords=self.coords.to(device, non_blocking=True))
 
     def repeated(self, count: int) -> TokenBatch:
         """The whole batch `count` times over."""
         return TokenBatch(self.values.repeat(count, 1, 1), self.coords.repeat(count, 1, 1), self.valid.repeat(count, 1),
-                          self.grids * count, self.metas * count, self.modality)
+                          self.grids * count, self.metas * count, self.modality, self.sizes * count)
 
     def with_values(self, values: Float[Tensor, "b n c"]) -> TokenBatch:
         """The same places with other values."""
-        return TokenBatch(values, self.coords, self.valid, self.grids, self.metas, self.modality)
+        return replace(self, values=values)

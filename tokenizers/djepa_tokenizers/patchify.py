@@ -82,6 +82,12 @@ class Patchify(Tokenizer):
                                   f"sizes that work are {below} and {below + patch}.")
         return tuple(size // patch for size, patch in zip(shape[1:], self.patch, strict=True))
 
+    def blank(self, shape: tuple[int, ...], meta: Mapping[str, Any], modality: str = "") -> Tokens:
+        """The places of a sample of this shape, without values."""
+        grid = self.layout(shape)
+        values = torch.zeros(math.prod(grid), self.spec.width)
+        return Tokens(values, grid_coords(grid, self._steps(meta)), grid, dict(meta), modality)
+
     def encode(self, sample: Sample) -> Tokens:
         """Tokens of one sample."""
         grid = self.layout(tuple(sample.data.shape))
