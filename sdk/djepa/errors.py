@@ -67,6 +67,10 @@ class TrainingError(DjepaError):
     """A training run that cannot go on."""
 
 
+class ExtrapolationWarning(UserWarning):
+    """Something is asked of a model that is far from what it was trained on."""
+
+
 def suggest(name: object, known: Iterable[object]) -> str:
     """The end of an error message about an unknown name: the nearest known ones, and what there is.
 

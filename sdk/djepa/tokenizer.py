@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from djepa.tokens import Encoded, MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
@@ -66,6 +66,15 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, tokens: Tokens) -> Sample:
         """The sample of these tokens, with the metadata that `encode` was given."""
+
+    def cells(self, shape: tuple[int, ...]) -> dict[str, Int[Tensor, " s"]]:
+        """Which row of the token grid each step of a sample of this shape belongs to, for every axis that both have.
+
+        Override where rows are not all of one size, or the sample is padded to fill them.
+        """
+        counts = dict(zip((axis.name for axis in self.spec.axes), self.layout(shape), strict=True))
+        return {axis.name: torch.arange(size) * counts[axis.name] // size
+                for axis, size in zip(self.media.axes, shape[1:], strict=True) if axis.name in counts}
 
     def restore(self, tokens: Tokens, original: Sample, keep: Bool[Tensor, "..."]) -> Sample:
         """The sample of these tokens, and exactly `original` where `keep` (in the shape of its axes) is True.
