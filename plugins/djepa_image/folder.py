@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from djepa.dataset import Dataset, Example, drawn_view
-from djepa.errors import MediaError, UsageError
+from djepa.errors import UsageError
+from djepa.folder import fingerprint, scan
 from djepa.tokens import Sample
 from djepa_image.files import decode, to_tensor
 
@@ -48,7 +47,7 @@ class ImageFolder(Dataset):
         self.channels: Literal[1, 3] = channels
         self.flip, self.crop = flip, crop
         self.root = Path(root).expanduser()
-        self._classes, self._files = _scan(self.root)
+        self._classes, self._files = scan(self.root, EXTENSIONS, "pictures")
 
     def __len__(self) -> int:
         return len(self._files)
@@ -85,14 +84,7 @@ class ImageFolder(Dataset):
         Raises:
             MediaError: a file is gone.
         """
-        digest = hashlib.sha256()
-        for file, label in self._files:
-            try:
-                stat = os.stat(file)
-            except OSError as error:
-                raise MediaError(f"{file!r} is gone ({error.strerror}).") from error
-            digest.update(f"{os.path.relpath(file, self.root)}\0{label}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        return fingerprint(self.root, self._files)
 
     def classes(self) -> Mapping[str, list[str]]:
         """The names of the sub-folders, sorted; nothing where there are none."""
@@ -114,32 +106,3 @@ def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
     if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
         raise UsageError(f"ImageFolder: size must be a number of pixels, or (height, width), at least 1 each; got {size!r}.")
     return pair[0], pair[1]
-
-
-def _scan(root: Path) -> tuple[list[str], list[tuple[str, int | None]]]:
-    """The classes, and all files with the number of their class."""
-    if not root.is_dir():
-        raise UsageError(f"ImageFolder: there is no folder {str(root)!r}.")
-    classes = sorted(item.name for item in root.iterdir() if item.is_dir() and not item.name.startswith("."))
-    files: list[tuple[str, int | None]]
-    if classes:
-        found = {name: list(_pictures(root / name)) for name in classes}
-        empty = [name for name in classes if not found[name]]
-        if empty and len(empty) < len(classes):
-            raise UsageError(f"ImageFolder: each sub-folder of {str(root)!r} is a class, but these hold no pictures: "
-                             f"{', '.join(empty[:10])}. Fill or remove them.")
-        files = [(file, label) for label, name in enumerate(classes) for file in found[name]]
-    else:
-        files = [(file, None) for file in _pictures(root)]
-    if not files:
-        raise UsageError(f"ImageFolder: there are no pictures ({', '.join(EXTENSIONS)}) in {str(root)!r}.")
-    return classes, files
-
-
-def _pictures(folder: Path) -> Iterator[str]:
-    """All picture files below a folder, sorted folder by folder."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and name.lower().endswith(EXTENSIONS):
-                yield os.path.join(parent, name)
