@@ -12,7 +12,7 @@ from math import prod
 
 from djepa.conditioner import Conditioner
 from djepa.dataset import Dataset, Example
-from djepa.errors import LayoutError, RecipeError, suggest
+from djepa.errors import RecipeError, suggest
 from djepa.heads.head import DenoisingHead
 from djepa.modality import Modality
 from djepa.model import Encoder, FeatureHead, MaskedModel, Predictor, Stream
@@ -154,18 +154,4 @@ def _some_samples(name: str, dataset: Dataset) -> Iterable[Sample]:
     """Samples spread evenly over the dataset, at most NUM_MEASURED of them."""
     stride = max(1, len(dataset) // NUM_MEASURED)
     return islice((dataset.load(index).samples[name] for index in range(0, len(dataset), stride)), NUM_MEASURED)
-
-
-def check_shape(name: str, sample: Sample, stream: StreamSpec, learned: bool) -> None:
-    """Refuse a sample that does not fit the model.
-
-    Raises:
-        LayoutError: another number of channels, or another size where positions are learned.
-    """
-    shape = tuple(sample.data.shape)
-    assert stream.shape is not None
-    if len(shape) != len(stream.shape) or shape[0] != stream.shape[0] or (learned and shape != stream.shape):
-        raise LayoutError(f"A sample for stream {name!r} has shape {list(shape)}; this model takes {list(stream.shape)} "
-                          f"(channels first)" + (", exactly: its positions are learned." if learned else "."))
-
 

@@ -51,7 +51,7 @@ def resolve_precision(dtype: Precision, device: torch.device) -> torch.dtype:
 
 def fitting_batch_size(model: MaskedModel, canvas: Canvas, device: torch.device) -> int:
     """How many samples to generate at a time: a cautious estimate of what fits half of the free memory, at most 256."""
-    tokens = sum(prod(batch.values.shape[:2]) for batch in canvas.tokens.values())
+    tokens = sum(prod(stream.tokens.values.shape[:2]) for stream in canvas.streams.values())
     width = max(model.predictor.input_proj.weight.shape)
     per_sample = 2 * (tokens + 64) * width * 4 * 24  # both halves of guidance; about 24 activations of the trunk alive
     return max(1, min(256, _free_memory(device) // 2 // per_sample))

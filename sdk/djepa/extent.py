@@ -57,12 +57,12 @@ def _asked(
             sizes[index] = max(1, round(seconds * axis.rate(stream.meta)))
     pixels = [index for index, axis in enumerate(media.axes) if axis.unit == PIXELS]
     if size is not None and pixels:
-        asked = [size] * len(pixels) if is_whole(size) else list(size)  # pyright: ignore[reportArgumentType]
+        asked = list(size) if isinstance(size, Sequence) else [size] * len(pixels)
         if len(asked) != len(pixels) or not all(is_whole(pixel) and pixel >= 1 for pixel in asked):
             names = ", ".join(media.axes[index].name for index in pixels)
             raise UsageError(f"size={size!r}: expected a number of pixels, or one for each of {names}, at least 1.")
         for index, pixel in zip(pixels, asked, strict=True):
-            sizes[index] = int(pixel)  # pyright: ignore[reportArgumentType]
+            sizes[index] = int(pixel)
     return stream.shape[0], *sizes
 
 

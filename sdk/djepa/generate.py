@@ -94,13 +94,22 @@ OnStep = Callable[[Step], bool | None]
 NoiseSource = Callable[[str, int, Subset, int], Noise]  # stream, step, revealed tokens, tokens a sample -> noise of the head
 
 
-def keyed_noise(seeds: Int[Tensor, "b"], device: torch.device) -> NoiseSource:
-    """Noise that is a function of each sample's own seed and each token's own position."""
+def keyed_noise(
+    seeds: Int[Tensor, "b"], device: torch.device, places: Mapping[str, Int[Tensor, " n"] | None] | None = None
+) -> NoiseSource:
+    """Noise that is a function of each sample's own seed and each token's own position.
+
+    Args:
+        seeds: of the samples.
+        device: where the noise is drawn.
+        places: per stream, the positions its tokens count as, where these are not 0, 1, 2, ...
+    """
     seeds = seeds.to(device)
+    moved = {name: places.to(device) for name, places in (places or {}).items() if places is not None}
 
     def source(stream: str, step: int, revealed: Subset, num_tokens: int) -> Noise:
         rows, items = token_places(revealed, num_tokens)
-        return Draws(0, "generate", stream).at(seeds[rows], items)
+        return Draws(0, "generate", stream).at(seeds[rows], moved[stream][items] if stream in moved else items)
 
     return source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -14,6 +14,28 @@ from djepa.recipe.schema import GenerateSpec
 from djepa.recipe.validation import validated
 
 MAX_SEED = 2**63 - 1
+
+
+class Settings(TypedDict, total=False):
+    """Settings of one generation; each left out, or None, is the model's own (`djepa.recipe.schema.GenerateSpec`).
+
+    Attributes:
+        num_steps: generation steps; num_denoising_steps: evaluations of the head in each of them.
+        temperature: how much noise the head adds; 1 as trained.
+        guidance_scale: 1 is off; with the linear schedule the value at the end.
+        guidance_schedule: "linear", "constant", or "interval" of the head's time (guidance_interval).
+        order: a generation order: its name, or a mapping with its options.
+        clamp: keep estimates of clean tokens in the tokenizer's range.
+    """
+
+    num_steps: int | None
+    num_denoising_steps: int | None
+    temperature: float | None
+    guidance_scale: float | None
+    guidance_schedule: Literal["linear", "constant", "interval"] | None
+    guidance_interval: tuple[float, float] | None
+    order: str | Mapping[str, Any] | None
+    clamp: bool | None
 
 
 @dataclass(frozen=True)
