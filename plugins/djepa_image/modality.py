@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from djepa.modality import Modality
+from djepa.modality import Modality, shared_meta
 from djepa.tokens import Axis, Sample
 from djepa_image.files import encode, read, write
 from djepa_image.sheet import contact_sheet
@@ -62,7 +62,7 @@ class Image(Modality):
             StorageError: the disk refused.
         """
         extension = self.check_extension(Path(path))
-        return write(contact_sheet([sample.data for sample in samples], columns), Path(path), extension, _common(samples))
+        return write(contact_sheet([sample.data for sample in samples], columns), Path(path), extension, shared_meta(samples))
 
     def default_tokenizer(self) -> dict[str, Any]:
         """Patches of 4x4 pixels."""
@@ -77,8 +77,3 @@ class Image(Modality):
         content = encode(contact_sheet([sample.data for sample in samples]), "png", {})
         # Text, not bytes: a notebook's messages are JSON, in which a binary type is base64.
         return {"image/png": base64.b64encode(content).decode("ascii")}
-
-
-def _common(samples: Sequence[Sample]) -> dict[str, Any]:
-    first, *others = (sample.meta for sample in samples)
-    return {key: value for key, value in first.items() if all(key in meta and meta[key] == value for meta in others)}

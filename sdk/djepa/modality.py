@@ -22,7 +22,8 @@ class Modality(ABC):
     bounds: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
     extensions: ClassVar[tuple[str, ...]]          # without dot; the first is the default for saving
     required_meta: ClassVar[tuple[str, ...]] = ()  # must survive save/load and encode/decode
-    sheet_extension: ClassVar[str] = "png"         # what `sheet` writes
+    sheet_extension: ClassVar[str] = "png"         # what `sheet` writes by default
+    sheet_extensions: ClassVar[tuple[str, ...]] = ()  # all it writes, where that is other than `extensions`
 
     @abstractmethod
     def load(self, path: Path) -> Sample:
@@ -56,16 +57,21 @@ class Modality(ABC):
         """MIME bundle of several samples together; nothing by default."""
         return {}
 
-    def check_extension(self, path: Path) -> str:
+    def check_extension(self, path: Path, sheet: bool = False) -> str:
         """The path's extension in lower case without its dot.
+
+        Args:
+            path: to be written.
+            sheet: it shows several samples (`sheet`), rather than to be one (`save`).
 
         Raises:
             UsageError: the modality does not write it.
         """
         extension = path.suffix.lower().lstrip(".")
-        if extension not in self.extensions:
-            raise UsageError(f"Cannot write {str(path)!r}: {self.name} files end in one of the known extensions. "
-                             f"{suggest(extension, self.extensions)}")
+        known = self.sheet_extensions or self.extensions if sheet else self.extensions
+        if extension not in known:
+            raise UsageError(f"Cannot write {str(path)!r}: {self.name} {'sheets' if sheet else 'files'} end in one of the "
+                             f"known extensions. {suggest(extension, known)}")
         return extension
 
 
@@ -80,3 +86,9 @@ def require_file(path: Path) -> Path:
     if path.stat().st_size == 0:
         raise MediaError(f"{str(path)!r} is empty (0 bytes).")
     return path
+
+
+def shared_meta(samples: Sequence[Sample]) -> dict[str, Any]:
+    """The metadata that all of some samples have in common: that of a file which shows them together."""
+    first, *others = (sample.meta for sample in samples)
+    return {key: value for key, value in first.items() if all(key in meta and meta[key] == value for meta in others)}
