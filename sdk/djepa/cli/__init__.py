@@ -11,6 +11,7 @@ from djepa.cli import (
     cache_command,
     convert_command,
     export_command,
+    extend_command,
     generate_command,
     plugins_commands,
     recipes_commands,
@@ -24,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )
 app.command("generate")(generate_command.generate)
+app.command("extend")(extend_command.extend)
 app.command("train")(train_commands.train)
 app.command("resume")(train_commands.resume)
 app.command("cache")(cache_command.cache)
@@ -47,12 +49,16 @@ def main() -> None:
 
     Exit codes: 0 fine, 1 something failed, 2 the request cannot be carried out as it stands, 130 interrupted.
     """
+    import warnings
+
     from djepa.errors import DjepaError
 
     # Torch's threads spin while they wait for each other, which stalls small models on a machine that has other work to do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            app()
     except DjepaError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

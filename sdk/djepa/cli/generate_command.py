@@ -22,6 +22,8 @@ def generate(
                          "With several conditions: name=value,name=value.")] = None,
     num_samples: Annotated[int, typer.Option("--num-samples", "-n", help="Samples per condition.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first sample of each condition; the next has seed + 1.")] = 0,
+    seconds: Annotated[float | None, typer.Option(help="Length, of what lasts; by default as trained.")] = None,
+    size: Annotated[str | None, typer.Option(help="In pixels, 64 or 48x64 (height x width); by default as trained.")] = None,
     num_steps: Annotated[int | None, typer.Option(help="Generation steps.")] = None,
     num_denoising_steps: Annotated[int | None, typer.Option(help="Evaluations of the head in each step.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Noise of the head; 1 as trained.")] = None,
@@ -38,22 +40,23 @@ def generate(
     from djepa.pipeline import Pipeline
 
     pipeline = Pipeline.from_pretrained(model, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]
-    _check_out(pipeline, out)
+    check_out(pipeline, out)
     samples = pipeline.generate(
-        [_parsed(text, list(pipeline.spec.conditions)) for text in condition] if condition else None,
-        num_samples=num_samples, seed=seed, num_steps=num_steps, num_denoising_steps=num_denoising_steps,
-        temperature=temperature, guidance_scale=guidance_scale, guidance_schedule=guidance_schedule,  # pyright: ignore[reportArgumentType]
-        order=order, batch_size=batch_size, on_step=_bar() if sys.stderr.isatty() else None,
+        [parsed_condition(text, list(pipeline.spec.conditions)) for text in condition] if condition else None,
+        num_samples=num_samples, seed=seed, seconds=seconds, size=_pixels(size), num_steps=num_steps,
+        num_denoising_steps=num_denoising_steps, temperature=temperature, guidance_scale=guidance_scale,
+        guidance_schedule=guidance_schedule,  # pyright: ignore[reportArgumentType]
+        order=order, batch_size=batch_size, on_step=progress_bar(),
     )
     rows = len(condition or []) > 1 and num_samples > 1  # on a sheet, one row per condition
-    paths = _write(samples, out, columns or (num_samples if rows else None))
+    paths = write(samples, out, columns or (num_samples if rows else None))
     if as_json:
         print(json.dumps({"paths": [str(path) for path in paths], "samples": [sample.meta for sample in samples]}))
     else:
         print(f"Wrote {len(samples)} sample{'s' if len(samples) > 1 else ''} to {out}")
 
 
-def _parsed(text: str, names: Sequence[str]) -> Any:
+def parsed_condition(text: str, names: Sequence[str]) -> Any:
     """A condition as typed: a bare value, or name=value pairs when the first name is one of the model's."""
     pairs = [part.partition("=") for part in text.split(",")]
     if all(separator for _, separator, _ in pairs) and (len(names) > 1 or pairs[0][0] in names):
@@ -61,7 +64,19 @@ def _parsed(text: str, names: Sequence[str]) -> Any:
     return text
 
 
-def _check_out(pipeline: Pipeline, out: Path) -> None:
+def _pixels(text: str | None) -> list[int] | int | None:
+    from djepa.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        raise UsageError(f"--size {text!r}: expected pixels, such as 64, or 48x64 for height x width.") from None
+    return sides if len(sides) > 1 else sides[0]
+
+
+def check_out(pipeline: Pipeline, out: Path) -> None:
     """Refuse an output that could not be written before time is spent on samples."""
     from djepa.build import modality
     from djepa.errors import StorageError
@@ -75,13 +90,17 @@ def _check_out(pipeline: Pipeline, out: Path) -> None:
         raise StorageError(f"Could not write {str(out)!r}: {str(nearest)!r} is a file and no folder; choose another place.")
 
 
-def _write(samples: Samples, out: Path, columns: int | None) -> list[Path]:
+def write(samples: Samples, out: Path, columns: int | None) -> list[Path]:
+    """Write samples to a file or a folder."""
     if not out.suffix or out.is_dir():
         return samples.save(out)
     return [samples[0].save(out) if len(samples) == 1 else samples.grid(out, columns)]
 
 
-def _bar() -> Any:
+def progress_bar() -> Any:
+    """A progress bar to hand to a generation; None where nobody would see it."""
+    if not sys.stderr.isatty():
+        return None
     from tqdm import tqdm
 
     bar = tqdm(unit="step", dynamic_ncols=True)
