@@ -48,6 +48,7 @@ class Index:
         classes: of the dataset.
         modalities: by stream.
         shards: the finished ones, from the first on.
+        left_out: what is wrong with examples that could not be loaded, by index; others are in their place.
     """
 
     key: Mapping[str, Any]
@@ -57,6 +58,7 @@ class Index:
     classes: Mapping[str, list[str]]
     modalities: Mapping[str, str]
     shards: list[Shard] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from djepa.device import resolve_device
 from djepa.errors import RecipeError, UsageError, suggest
 from djepa.files import atomic_file, leftovers
 from djepa.recipe import Recipe
+from djepa.skipping import Skipping, left_out_of
 from djepa.tokenizer import Tokenizer
 from djepa.tokens import Encoded, Sample
 
@@ -47,7 +49,8 @@ def write_cache(
     """Encode the dataset of a recipe with the recipe's tokenizers, and return the folder.
 
     Args:
-        recipe: its `data` and the tokenizers of its streams decide what is written; `train.num_workers` load.
+        recipe: its `data` and the tokenizers of its streams decide what is written; `train.num_workers` load. With
+            `train.on_error=skip` others take the place of examples that cannot be read, and the index says of which.
         folder: a new one, or that of a cache that was begun with the same of these.
         device: where the tokenizers compute; "auto" takes a GPU where there is one.
         dtype: of what is stored. float32 loses nothing.
@@ -55,6 +58,7 @@ def write_cache(
         on_shard: called before every shard that is made, and at the end.
 
     Raises:
+        MediaError: an example cannot be read.
         UsageError: no stream has a tokenizer with a network; the dataset draws more than can be kept; or the folder holds
             something else, such as a cache of another key: the message says what changed.
         StorageError: the disk refused; finished shards stay.
@@ -64,7 +68,8 @@ def write_cache(
         raise UsageError(f"A cache cannot be of dtype {dtype!r}. {suggest(dtype, DTYPES)}")
     if shard_size < 1:
         raise UsageError(f"shard_size={shard_size}: a shard holds at least 1 example.")
-    dataset: Dataset = recipe.data.build()
+    plain: Dataset = recipe.data.build()
+    dataset = Skipping(plain) if recipe.train.on_error == "skip" else plain
     tokenizers = _tokenizers(recipe, dataset, resolve_device(device))
     index = _begun(folder, _index(recipe, dataset, tokenizers, dtype, shard_size))
     report = on_shard or (lambda _: None)
@@ -128,7 +133,7 @@ def _begun(folder: Path, wanted: Index) -> Index:
                          f"another folder, or remove this one.")
     for leftover in leftovers(folder):
         leftover.unlink(missing_ok=True)
-    return replace(found, shards=list(found.shards))
+    return replace(found, shards=list(found.shards), left_out=dict(found.left_out))
 
 
 def _write_shard(
@@ -139,6 +144,7 @@ def _write_shard(
     kinds: dict[str, dict[str, int]] = {name: {} for name in index.modalities}  # what samples may have in common, as JSON
     of: dict[str, list[int]] = {name: [] for name in index.modalities}
     for examples in loaded:
+        index.left_out.update({str(one): reason for one, reason in left_out_of(chain.from_iterable(examples)).items()})
         conditions += [dict(views[0].conditions) for views in examples]
         for name in index.modalities:
             samples = [example.samples[name] for views in examples for example in views]

@@ -27,6 +27,7 @@ def cache(
     A command that was stopped goes on where it was. Train with the same recipe and data.kind=cached data.root=FOLDER.
     """
     from djepa.cache import write_cache
+    from djepa.cache.index import INDEX, Index
     from djepa.errors import UsageError
     from djepa.recipe import Recipe
 
@@ -38,9 +39,12 @@ def cache(
     if recipe is None or out is None:
         raise UsageError("Say which recipe's data to encode, and where to: djepa cache RECIPE --out FOLDER")
     write_cache(Recipe.load(recipe, overrides or []), out, device=device, dtype=dtype, on_shard=_bar())
+    left_out = len(Index.read(out).left_out)
     if as_json:
-        print(json.dumps({"folder": str(out)}))
+        print(json.dumps({"folder": str(out), "left_out": left_out}))
     else:
+        if left_out:
+            print(f"{left_out} examples could not be read; others are in their place, and {out / INDEX} says of which.")
         others = [text for text in overrides or [] if not text.startswith("data.")]
         print("Done. Train with: " + " ".join(["djepa train", recipe, *others, "data.kind=cached", f"data.root={out}"]))
 

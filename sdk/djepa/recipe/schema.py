@@ -192,12 +192,20 @@ class TrainSpec(Strict):
     given_probability: Probability = 0.0           # several streams: chance that one of them is given whole
     mask: Annotated[TruncatedNormalMask | CosineMask, Field(discriminator="kind")] = TruncatedNormalMask()
     num_workers: Annotated[int, Field(ge=0)] = 0
+    load_timeout: Annotated[float, Field(ge=0.0)] = 0.0  # seconds that workers may take for a batch; 0: any time
+    on_error: Literal["raise", "skip"] = "raise"   # what becomes of files that cannot be read; skip: others replace them
     log_every: PositiveInt = 10
 
     @model_validator(mode="after")
     def _micro_divides(self) -> TrainSpec:
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must divide batch_size={self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_waits(self) -> TrainSpec:
+        if self.load_timeout and not self.num_workers:
+            raise ValueError(f"load_timeout={self.load_timeout:g} needs num_workers of at least 1, whom somebody can wait for")
         return self
 
 

@@ -64,17 +64,23 @@ class KeyedExamples(TorchDataset[Example | DjepaError]):
             return error
 
 
-def batches(dataset: Dataset, order: DataOrder, steps: range, num_workers: int) -> Iterator[list[Example]]:
+def batches(
+    dataset: Dataset, order: DataOrder, steps: range, num_workers: int, load_timeout: float = 0.0
+) -> Iterator[list[Example]]:
     """The examples of every step, loaded ahead by `num_workers` processes (0: here, when asked).
+
+    Args:
+        load_timeout: seconds that workers may take for a batch; 0 (the only choice without workers) for any time.
 
     Raises:
         DjepaError: what the dataset says of an example that cannot be loaded.
-        TrainingError: a worker died.
+        TrainingError: a worker died, or takes longer than that.
     """
     loader = DataLoader(
         KeyedExamples(dataset, order.seed),
         batch_sampler=_Places(order, steps),  # pyright: ignore[reportArgumentType]
         num_workers=num_workers,
+        timeout=load_timeout,
         collate_fn=list,
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
         pin_memory=False,
@@ -84,6 +90,10 @@ def batches(dataset: Dataset, order: DataOrder, steps: range, num_workers: int) 
         for loaded in loader:
             yield [_sound(example) for example in loaded]
     except RuntimeError as error:
+        if str(error).startswith("DataLoader timed out"):
+            raise TrainingError(f"No batch could be loaded within {load_timeout:g} seconds: a file on which its decoder hangs, "
+                                f"or data that are slow to read. Give them longer with train.load_timeout, and go on with: "
+                                f"djepa resume RUN") from error
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise TrainingError("A process that loads the data was killed from outside, most often because memory ran out. Free "

@@ -16,6 +16,9 @@ from tqdm import tqdm
 from djepa.errors import StorageError
 from djepa.files import atomic_file
 
+LEFT_OUT = "left_out"  # event: an example that could not be loaded; in records, how many of them so far
+SHOWN = ("loss", "grad_norm", "samples_per_second", LEFT_OUT)
+
 
 class RunLog:
     """The log of a run.
@@ -56,7 +59,7 @@ class RunLog:
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Write one record and show it. What is no finite number is null in the file: JSON has no other word for it."""
         self._write({"step": step, **{name: value if math.isfinite(value) else None for name, value in values.items()}})
-        shown = {name: f"{value:.3g}" for name, value in values.items() if name in ("loss", "grad_norm", "samples_per_second")}
+        shown = {name: f"{value:.3g}" for name, value in values.items() if name in SHOWN}
         self._bar.set_postfix(shown, refresh=False)
         if self._plain:
             text = " ".join(f"{name} {value}" for name, value in shown.items())
@@ -65,6 +68,11 @@ class RunLog:
     def event(self, step: int, name: str, **details: Any) -> None:
         """Write something that happened."""
         self._write({"step": step, "event": name, **details})
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """All events of this name, those of earlier parts of the run among them."""
+        records = map(json.loads, self._path.read_text(encoding="ascii").splitlines())
+        return [record for record in records if record.get("event") == name]
 
     def advance(self) -> None:
         """One more step is done."""

@@ -22,7 +22,7 @@ from djepa.build import build_model, build_tokenizers, complete
 from djepa.conditioner import Conditioner
 from djepa.dataset import Dataset, Example
 from djepa.device import resolve_device
-from djepa.errors import CheckpointError, TrainingError, UsageError
+from djepa.errors import CheckpointError, MediaError, TrainingError, UsageError
 from djepa.files import atomic_file
 from djepa.losses import LossSums, training_losses
 from djepa.masking import MaskRatio, cosine_ratio, draw_ratio, num_hidden, truncated_normal_ratio
@@ -31,11 +31,12 @@ from djepa.order import GenerationOrder, hide_last
 from djepa.random import Draws, seeded
 from djepa.recipe import Recipe
 from djepa.recipe.schema import TrainSpec, TruncatedNormalMask
+from djepa.skipping import Skipping, left_out_of
 from djepa.storage import newest_checkpoint, read_config
 from djepa.tokens import TokenBatch
 from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
 from djepa.train.data import DataOrder, batches
-from djepa.train.log import RunLog
+from djepa.train.log import LEFT_OUT, RunLog
 from djepa.train.optimizer import averaged_copy, ema_decay, finite, learning_rate, make_optimizer, update_average
 from djepa.train.preview import save_previews
 
@@ -70,7 +71,8 @@ class Trainer:
         self.recipe = recipe
         self.spec: TrainSpec = recipe.train
         self.device = resolve_device(device)
-        self.dataset: Dataset = recipe.data.build()
+        dataset: Dataset = recipe.data.build()
+        self.dataset: Dataset = Skipping(dataset) if self.spec.on_error == "skip" else dataset
 
     def fit(self, run: str | Path) -> Path:
         """Train from the start and return the last checkpoint, which is a model folder.
@@ -80,7 +82,8 @@ class Trainer:
 
         Raises:
             UsageError: the folder already holds a run.
-            TrainingError: the gradient is no longer finite.
+            MediaError: an example cannot be read.
+            TrainingError: the gradient is no longer finite, or a process that loads the data died or hangs.
             StorageError: the disk refused.
         """
         run = Path(run)
@@ -124,17 +127,26 @@ class Trainer:
         sweep(run)
         start = self._restore(run)
         self.log = RunLog(run / "log.jsonl", start, self.spec.steps)
+        self.left_out: set[int] = {event["example"] for event in self.log.events(LEFT_OUT)}
+        if isinstance(self.dataset, Skipping):
+            self._note(start, self.dataset.left_out)  # while the data were measured
         steps = range(start, self.spec.steps)
         order = DataOrder(self.recipe.seed, len(self.dataset), self.spec.batch_size)
         skipped = 0
+        loaded = batches(self.dataset, order, steps, self.spec.num_workers, self.spec.load_timeout)
         try:
-            for step, examples in zip(steps, batches(self.dataset, order, steps, self.spec.num_workers), strict=True):
+            for step, examples in zip(steps, loaded, strict=True):
+                self._note(step + 1, left_out_of(examples))
                 skipped = 0 if self._step(step, examples) else skipped + 1
                 if skipped >= MAX_SKIPPED:
                     raise TrainingError(
                         f"The gradient has not been finite for {skipped} steps up to step {step + 1}; the run stops. Its last "
                         f"checkpoint is sound. Try a lower train.lr, or train.precision=float32.")
                 self._after(run, step + 1)
+        except MediaError as error:
+            if self.spec.on_error == "skip":
+                raise
+            raise MediaError(f"{error} To go on without what cannot be read: djepa resume {run} train.on_error=skip") from error
         finally:
             self.log.close()
         path = newest_checkpoint(run)
@@ -243,8 +255,16 @@ class Trainer:
         steps = step % self.spec.log_every or self.spec.log_every
         rate = steps * self.spec.batch_size / self.log.elapsed()
         values = {name: float(loss) for name, loss in losses.items()}
+        left_out = {LEFT_OUT: len(self.left_out)} if self.left_out else {}
         self.log.record(step, {**values, "grad_norm": float(norm), "lr": learning_rate(self.spec, step - 1),
-                               "samples_per_second": rate})
+                               "samples_per_second": rate, **left_out})
+
+    def _note(self, step: int, left_out: Mapping[int, str]) -> None:
+        """Write down examples that could not be loaded, each when it is first met."""
+        for index, reason in left_out.items():
+            if index not in self.left_out:
+                self.left_out.add(index)
+                self.log.event(step, LEFT_OUT, example=index, reason=reason)
 
     def _after(self, run: Path, step: int) -> None:
         last = step == self.spec.steps
@@ -261,8 +281,8 @@ class Trainer:
                 "torch": torch.__version__, "examples": len(self.dataset)}
 
 
-RESUMABLE = {"train.steps", "train.num_workers", "train.log_every", "checkpoint.every", "checkpoint.keep", "preview.every",
-             "preview.num_samples", "preview.num_conditions", "preview.seed"}
+RESUMABLE = {"train.steps", "train.num_workers", "train.load_timeout", "train.on_error", "train.log_every", "checkpoint.every",
+             "checkpoint.keep", "preview.every", "preview.num_samples", "preview.num_conditions", "preview.seed"}
 
 
 def _ratio(spec: TrainSpec) -> MaskRatio:
