@@ -22,7 +22,7 @@ from torch import Tensor
 from djepa.errors import MediaError, UsageError
 from djepa.modality import require_file
 from djepa_audio import riff
-from djepa_audio.sound import with_channels
+from djepa_audio.sound import resample, with_channels
 
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 MAX_VALUES = 2**28     # decoded at once, all channels together: a gibibyte of float32, 100 minutes of mono at 44.1 kHz
@@ -47,19 +47,20 @@ class Recording:
         self.sample_rate, self.num_frames, self.num_channels = sound.samplerate, sound.frames, sound.channels
         self.meta: dict[str, Any] = {**_parsed(note), "sample_rate": sound.samplerate}
 
-    def read(self, channels: int | None = None, start: int = 0, num_frames: int | None = None) -> Float[Tensor, "c n"]:
+    def read(self, channels: int | None = None, sample_rate: int | None = None, start: int = 0, num_frames: int | None = None
+             ) -> Float[Tensor, "c n"]:
         """A part of the sound, all of it by default.
 
         Args:
             channels: 1 for their mean, 2 for stereo (a mono file twice), None for those of the file.
-            start: first sample.
-            num_frames: how many; up to the end by default, and not beyond it.
+            sample_rate: to resample to, in Hz; None for that of the file.
+            start, num_frames: the part, in samples of the file; what lies beyond its end is left out.
 
         Raises:
-            MediaError: the file is damaged or cut short, holds values that are not numbers or more channels than can be
-                converted, or the part is too long.
+            MediaError: the file is damaged or cut short, holds values that are not numbers, has channels or a rate that
+                cannot be converted, or the part is too long.
         """
-        count = max(0, min(self.num_frames - start, self.num_frames if num_frames is None else num_frames))
+        count = self.num_frames - start if num_frames is None else min(num_frames, self.num_frames - start)
         if count * self.num_channels > MAX_VALUES:
             raise MediaError(f"{str(self._path)!r} is too long: {count:,} samples of {self.num_channels} channels, and no more "
                              f"than {MAX_VALUES:,} values are decoded at once. Cut it into parts first.")
@@ -69,16 +70,17 @@ class Recording:
         if len(values) < count - (MP3_SLACK if self._sound.format == "MP3" else 0) or not len(values):
             raise MediaError(f"{str(self._path)!r} is cut short: its header says {self.num_frames:,} samples, and it ends "
                              f"after {start + len(values):,}.")
-        return self._converted(torch.from_numpy(np.ascontiguousarray(values.T)), channels)
+        return self._converted(torch.from_numpy(np.ascontiguousarray(values.T)), channels, sample_rate or self.sample_rate)
 
-    def _converted(self, data: Tensor, channels: int | None) -> Tensor:
+    def _converted(self, data: Tensor, channels: int | None, sample_rate: int) -> Tensor:
         if not bool(torch.isfinite(data).all()):
             raise MediaError(f"{str(self._path)!r} holds {int((~torch.isfinite(data)).sum()):,} values that are not numbers "
                              f"(NaN or infinite).")
         if channels is None and len(data) > 2:
             raise MediaError(f"{str(self._path)!r} has {len(data)} channels; sounds have 1 or 2.")
         try:
-            return with_channels(data.clamp_(-1.0, 1.0), channels or len(data))
+            data = with_channels(data.clamp_(-1.0, 1.0), channels or len(data))
+            return resample(data, self.sample_rate, sample_rate)
         except UsageError as error:
             raise MediaError(f"Cannot convert {str(self._path)!r}. {error}") from error
 
