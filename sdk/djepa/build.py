@@ -69,6 +69,7 @@ def build_model(spec: ModelSpec, tokenizers: Mapping[str, Tokenizer]) -> MaskedM
         rotary=_rotary(spec, axes, width, num_heads),
         feature_head=FeatureHead(predictor_width, width) if spec.feature_head else None,
         predictor_rotary=_rotary(spec, axes, predictor_width, predictor_num_heads),
+        causal_axis=None if spec.causal_axis is None else _axis("causal_axis", spec.causal_axis, axes),
     )
 
 
@@ -89,13 +90,19 @@ def _rotary(spec: ModelSpec, axes: tuple[str, ...], width: int, num_heads: int) 
     position, head_width = spec.position, width // num_heads
     if not isinstance(position, RotarySpec):
         return None
-    unknown = [axis for axis in position.scale if axis not in axes]
-    if unknown:
-        raise RecipeError(f"model.position.scale: {unknown[0]!r} is not an axis of this model. {suggest(unknown[0], axes)}")
+    for axis in position.scale:
+        _axis("position.scale", axis, axes)
     if head_width // 2 < len(axes):
         raise RecipeError(f"model.num_heads: heads of {head_width} channels are too narrow for rotary positions over "
                           f"{len(axes)} axes; each axis needs a pair of channels.")
     return RotaryPosition(axes, head_width, position.scale, position.theta)
+
+
+def _axis(key: str, axis: str, axes: tuple[str, ...]) -> int:
+    """Index of the axis that an entry of the model names."""
+    if axis not in axes:
+        raise RecipeError(f"model.{key}: {axis!r} is not an axis of this model. {suggest(axis, axes)}")
+    return axes.index(axis)
 
 
 def _stream(spec: ModelSpec, name: str, tokenizer: Tokenizer, axes: tuple[str, ...]) -> Stream:

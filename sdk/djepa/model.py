@@ -17,7 +17,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,9 +26,9 @@ from torch.nn import functional as F
 from djepa.conditioner import Conditioner, ConditionTokens
 from djepa.errors import UsageError
 from djepa.heads.head import DenoisingHead
-from djepa.masking import Subset
 from djepa.nn.positions import RotaryPosition, Rotation
 from djepa.nn.transformer import Transformer, layer_norm
+from djepa.sequence import Sequence, rotated
 from djepa.tokens import TokenBatch
 
 Batch = Mapping[str, TokenBatch]
@@ -120,41 +119,6 @@ class FeatureHead(nn.Module):
         return self.fc2(self.norm(F.gelu(self.fc1(z))))
 
 
-@dataclass(frozen=True)
-class Sequence:
-    """How a batch lies in the trunk: made once, used by encoder and predictor.
-
-    Attributes:
-        condition: the condition tokens.
-        columns: where each stream's tokens are.
-        valid: on the CPU; False in padding.
-        rotation, predictor_rotation: of every column, in encoder and predictor; None when positions are learned.
-    """
-
-    condition: ConditionTokens
-    columns: Mapping[str, slice]
-    valid: Bool[Tensor, "b s"]
-    rotation: Rotation | None
-    predictor_rotation: Rotation | None
-
-    @property
-    def num_conditions(self) -> int:
-        """Condition tokens before the first stream."""
-        return self.condition.values.shape[1]
-
-    def subset(self, selected: Bool[Tensor, "b s"]) -> Subset | None:
-        """The columns to attend over; None when it is all of them, so that nothing has to be gathered."""
-        selected = selected & self.valid
-        return None if bool(selected.all()) else Subset.of(selected, self.condition.values.device)
-
-
-def _rotated(rotation: Rotation | None, subset: Subset | None) -> Rotation | None:
-    """The rotation of the columns of a subset."""
-    if rotation is None or subset is None:
-        return rotation
-    return Rotation(subset.sequences(rotation.cos), subset.sequences(rotation.sin))
-
-
 class MaskedModel(nn.Module):
     """Context encoder, predictor, and what each stream and condition brings.
 
@@ -165,18 +129,23 @@ class MaskedModel(nn.Module):
         rotary: rotary positions over the trunk's axes, for heads of the encoder; None for learned positions.
         feature_head: for the JEPA loss; None in a model that only generates, or in MAR.
         predictor_rotary: the same positions for heads of the predictor, which may be of another width.
+        causal_axis: which of the trunk's axes attention is causal along; None: every token attends to all others. Tokens then
+            attend to tokens whose coordinate there is not larger than theirs. Condition tokens, and tokens of a stream that
+            lacks the axis, come before all coordinates: everything attends to them, and they to each other only, or else
+            what they know would tell early tokens of later ones.
     """
 
     def __init__(
         self, streams: Mapping[str, Stream], conditioners: Mapping[str, Conditioner], encoder: Encoder, predictor: Predictor,
         rotary: RotaryPosition | None = None, feature_head: FeatureHead | None = None,
-        predictor_rotary: RotaryPosition | None = None,
+        predictor_rotary: RotaryPosition | None = None, causal_axis: int | None = None,
     ) -> None:
         super().__init__()
         self.streams = nn.ModuleDict(streams)
         self.conditioners = nn.ModuleDict(conditioners)
         self.encoder, self.predictor = encoder, predictor
         self.rotary, self.feature_head, self.predictor_rotary = rotary, feature_head, predictor_rotary
+        self.causal_axis = causal_axis
         width = encoder.norm_in.normalized_shape[0]
         self.start = None if conditioners else nn.Parameter(nn.init.normal_(torch.empty(1, width), std=0.02))
 
@@ -205,7 +174,8 @@ class MaskedModel(nn.Module):
             columns[name] = slice(start, start + batch[name].values.shape[1])
             start = columns[name].stop
         valid = torch.cat([condition.valid, *(batch[name].valid for name in self.streams)], dim=1)
-        return Sequence(condition, columns, valid, *self._rotations(batch, columns, condition))
+        return Sequence(condition, columns, valid, *self._rotations(batch, columns, condition),
+                        self._levels(batch, columns, condition))
 
     def _rotations(
         self, batch: Batch, columns: Mapping[str, slice], condition: ConditionTokens
@@ -218,6 +188,20 @@ class MaskedModel(nn.Module):
         for name, column in columns.items():
             coords[:, column, list(self.stream(name).axes)] = batch[name].coords.float()
         return self.rotary(coords), self.predictor_rotary(coords)
+
+    def _levels(
+        self, batch: Batch, columns: Mapping[str, slice], condition: ConditionTokens
+    ) -> Float[Tensor, "b s"] | None:
+        """Coordinates along the causal axis, minus infinity for what has none."""
+        if self.causal_axis is None:
+            return None
+        length = max(column.stop for column in columns.values())
+        levels = condition.values.new_full((len(condition.values), length), -torch.inf, dtype=torch.float32)
+        for name, column in columns.items():
+            axes = self.stream(name).axes
+            if self.causal_axis in axes:
+                levels[:, column] = batch[name].coords[..., axes.index(self.causal_axis)].float()
+        return levels
 
     def encode(self, batch: Batch, hidden: Masks | None, sequence: Sequence) -> Float[Tensor, "total d"]:
         """Features of condition tokens and visible tokens, sample by sample, end to end.
@@ -232,7 +216,8 @@ class MaskedModel(nn.Module):
         if subset is not None:
             x = subset.sequences(x)
         x = self.encoder.transformer(
-            self.encoder.norm_in(x), subset.packing if subset else None, _rotated(sequence.rotation, subset)
+            self.encoder.norm_in(x), subset.packing if subset else None, rotated(sequence.rotation, subset),
+            sequence.causal(subset),
         )
         return x.flatten(0, 1)
 
@@ -257,8 +242,8 @@ class MaskedModel(nn.Module):
 
         present = sequence.subset(torch.ones_like(sequence.valid))
         packed = present.sequences(full) if present else full
-        rotation = _rotated(sequence.predictor_rotation, present)
-        z = self.predictor.transformer(packed, present.packing if present else None, rotation)
+        rotation = rotated(sequence.predictor_rotation, present)
+        z = self.predictor.transformer(packed, present.packing if present else None, rotation, sequence.causal(present))
         if present is not None:
             z = present.put(z.new_zeros(full.shape), z.flatten(0, 1))
         return {name: self._output(name, z[:, column]) for name, column in sequence.columns.items()}

@@ -257,6 +257,15 @@ def test_scales_are_of_axes_the_model_has():
         build_model(spec, build_tokenizers(spec))
 
 
+def test_the_causal_axis_is_one_the_model_has():
+    for axis, index in ((None, None), ("y", 0), ("x", 1)):
+        spec = tiny_spec(causal_axis=axis)
+        assert build_model(spec, build_tokenizers(spec)).causal_axis == index
+    spec = tiny_spec(causal_axis="t")
+    with pytest.raises(RecipeError, match=r"model.causal_axis: 't' is not an axis of this model. .*Known: x, y"):
+        build_model(spec, build_tokenizers(spec))
+
+
 def test_heads_need_a_pair_of_channels_per_axis():
     spec = tiny_spec(position={"kind": "rotary"}, num_heads=8)
     with pytest.raises(RecipeError, match="heads of 2 channels are too narrow for rotary positions over 2 axes"):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from djepa.errors import UsageError
 from djepa.order import CausalOrder, RandomOrder, RasterOrder, hidden_after, hide_last, ranks
 from djepa.random import Draws
+from djepa.tokenizer import grid_coords
 
 AXES = ("t", "y", "x")
 
@@ -51,15 +52,25 @@ def test_raster_is_the_layout():
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_a_causal_order_follows_its_axis_and_is_random_beside_it(axis):
-    coords = grid(3, 2, 4)
+@pytest.mark.parametrize("steps", [(1.0, 1.0, 1.0), (4 / 29.97, 0.1, 1e-3)])
+def test_a_causal_order_follows_its_axis_and_is_random_beside_it(axis, steps):
+    coords, index = grid_coords((3, 2, 4), steps), AXES.index(axis)
     orders = orders_of(CausalOrder(axis=axis), coords, rows=50)
-    along = coords[:, AXES.index(axis)][orders]
-    assert (along.diff(dim=1) >= 0).all()
-    group = 24 // (3, 2, 4)[AXES.index(axis)]
-    firsts = orders[:, :group]
-    assert len({tuple(row) for row in firsts.tolist()}) > 40   # 6, 8 or 12 tokens in random order
-    assert set(firsts.flatten().tolist()) == set((coords[:, AXES.index(axis)] == 0).nonzero().flatten().tolist())
+    cells = grid(3, 2, 4)[:, index][orders]
+    assert torch.equal(cells, cells.sort(dim=1).values)  # whole groups one after the other, whatever the unit
+    for group in orders.split(24 // (3, 2, 4)[index], dim=1):
+        assert len({tuple(row) for row in group.tolist()}) > 40   # 6, 8 or 12 tokens in random order
+
+
+@pytest.mark.parametrize("count", [1, 8, 11, 16, 24])
+def test_what_a_causal_order_hides_may_begin_inside_a_group(count):
+    """The last groups are hidden whole, and of the one before them some tokens, other ones in other samples."""
+    orders = orders_of(CausalOrder(axis="t"), grid_coords((3, 2, 4), (1 / 29.97, 4.0, 4.0)), rows=50)
+    hidden = hide_last(orders, torch.ones(50, 24, dtype=torch.bool), torch.full((50,), count)).view(50, 3, 8)
+    wanted = [min(max(count - 8 * later, 0), 8) for later in (2, 1, 0)]
+    assert hidden.sum(dim=2).tolist() == [wanted] * 50
+    for number, group in zip(wanted, hidden.unbind(dim=1), strict=True):
+        assert number in (0, 8) or len({tuple(row) for row in group.tolist()}) > 4
 
 
 def test_a_causal_order_along_an_axis_that_is_missing_is_refused():

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from djepa.nn.attention import Packing, attention
+from djepa.nn.attention import BlockCausal, Packing, attention
 from djepa.nn.positions import Rotation
 
 EPS = 1e-6
@@ -51,14 +51,14 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "b s d"], packing: Packing | None, rotation: Rotation | None
+        self, x: Float[Tensor, "b s d"], packing: Packing | None, rotation: Rotation | None, causal: BlockCausal | None
     ) -> Float[Tensor, "b s d"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         dropout = self.dropout if self.training else 0.0
-        out = attention(q, k, v, packing=packing, dropout=dropout, backend=self.backend)
+        out = attention(q, k, v, packing=packing, dropout=dropout, causal=causal, backend=self.backend)
         return F.dropout(self.proj(out.flatten(-2)), self.dropout, self.training)
 
 
@@ -89,9 +89,10 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio), dropout)
 
     def forward(
-        self, x: Float[Tensor, "b s d"], packing: Packing | None = None, rotation: Rotation | None = None
+        self, x: Float[Tensor, "b s d"], packing: Packing | None = None, rotation: Rotation | None = None,
+        causal: BlockCausal | None = None,
     ) -> Float[Tensor, "b s d"]:
-        x = x + self.attention(self.norm1(x), packing, rotation)
+        x = x + self.attention(self.norm1(x), packing, rotation, causal)
         return x + self.mlp(self.norm2(x))
 
 
@@ -109,10 +110,11 @@ class Transformer(nn.Module):
         self.apply(_initialize)
 
     def forward(
-        self, x: Float[Tensor, "b s d"], packing: Packing | None = None, rotation: Rotation | None = None
+        self, x: Float[Tensor, "b s d"], packing: Packing | None = None, rotation: Rotation | None = None,
+        causal: BlockCausal | None = None,
     ) -> Float[Tensor, "b s d"]:
         for block in self.blocks:
-            x = block(x, packing, rotation)
+            x = block(x, packing, rotation, causal)
         return self.norm(x)
 
 
