@@ -121,7 +121,7 @@ class ModelSpec(Strict):
     qk_norm: bool = True
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     position: Annotated[LearnedPosition | RotaryPosition, Field(discriminator="kind")] = LearnedPosition()
-    causal_axis: Name | None = None                # a token attends to none farther along this axis; None: to all
+    causal_axis: str | None = None                 # a token attends to none farther along this axis; None: to all
     predictor_condition_position: bool = False     # MAR: the predictor's condition tokens have positions too
     output_position: bool = False                  # MAR: a third table, added to the context vectors
     feature_head: bool = True                      # D-JEPA: predicts the target encoder's features (training only)
