@@ -1,8 +1,9 @@
 """Reading sound files.
 
-A file is recognised by its content, never by its name. Parts are read without decoding what lies before them where the format
-allows. What comes out is float32 in [-1, 1]; louder values, which lossy and floating-point files can hold, are clipped. A file
-that holds less than its header says is refused, where libsndfile would return what is there.
+A file is recognised by its content, never by its name. Parts are read without decoding all that lies before them (except of
+Ogg Vorbis, in which libsndfile's own seeking misses by up to a block). What comes out is float32 in [-1, 1]; louder values,
+which lossy and floating-point files can hold, are clipped. A file that holds less than its header says is refused, where
+libsndfile would return what is there.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from djepa_audio.sound import resample, with_channels
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 MAX_VALUES = 2**28     # decoded at once, all channels together: a gibibyte of float32, 100 minutes of mono at 44.1 kHz
 MP3_SLACK = 2 * 1152   # samples: many encoders count up to two frames more than they write
+MP3_MEMORY = 16 * 1152  # samples: a frame may borrow bits from those before it
 MAX_OGG_PAGE = 65_307  # bytes
+BLOCK = 1 << 16        # samples decoded at a time on the way to others
 
 NOTE_KEY = "djepa"     # of the JSON in the comment
 
@@ -65,12 +68,23 @@ class Recording:
             raise MediaError(f"{str(self._path)!r} is too long: {count:,} samples of {self.num_channels} channels, and no more "
                              f"than {MAX_VALUES:,} values are decoded at once. Cut it into parts first.")
         with _damage(self._path):
-            self._sound.seek(start)
-            values = self._sound.read(count, dtype="float32", always_2d=True)
+            values = self._values(start, count)
         if len(values) < count - (MP3_SLACK if self._sound.format == "MP3" else 0) or not len(values):
             raise MediaError(f"{str(self._path)!r} is cut short: its header says {self.num_frames:,} samples, and it ends "
                              f"after {start + len(values):,}.")
         return self._converted(torch.from_numpy(np.ascontiguousarray(values.T)), channels, sample_rate or self.sample_rate)
+
+    def _values(self, start: int, count: int) -> np.ndarray:
+        """Samples of the file, (n, c); decoded from a place before them where libsndfile would not land on them exactly."""
+        before = min(start, MP3_MEMORY) if self._sound.subtype == "MPEG_LAYER_III" else 0
+        if self._sound.subtype == "VORBIS":
+            self._sound.seek(0)
+            for first in range(0, start, BLOCK):
+                self._sound.read(min(BLOCK, start - first), dtype="float32")
+        else:
+            self._sound.seek(start - before)
+        # In one go: between two calls the decoder forgets what it needs of the frames before.
+        return self._sound.read(before + count, dtype="float32", always_2d=True)[before:]
 
     def _converted(self, data: Tensor, channels: int | None, sample_rate: int) -> Tensor:
         if not bool(torch.isfinite(data).all()):
