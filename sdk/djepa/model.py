@@ -255,6 +255,10 @@ class MaskedModel(nn.Module):
         first = self.predictor.condition_position
         if first is None:
             first = tables[0].new_zeros(sequence.num_conditions, tables[0].shape[1])
+        if len(first) != sequence.num_conditions:
+            raise UsageError(f"This model has learned positions for exactly {len(first)} condition tokens and was given "
+                             f"{sequence.num_conditions}; conditions of any length, such as texts, need "
+                             f"model.predictor_condition_position=false.")
         return torch.cat([first, *(table for table in tables if table is not None)])
 
     def _output(self, name: str, z: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ def generate(
     model: Annotated[str, typer.Argument(help="A shipped name (image/digits), a model or run folder, or a Hub repository.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A file (several samples: one sheet), or a folder for a file each.")],
     condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="What to generate; repeat for several. "
-                         "With several conditions: name=value,name=value.")] = None,
+                         "With several conditions: name=value,name=value; values may hold commas.")] = None,
     num_samples: Annotated[int, typer.Option("--num-samples", "-n", help="Samples per condition.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first sample of each condition; the next has seed + 1.")] = 0,
     seconds: Annotated[float | None, typer.Option(help="Length, of what lasts; by default as trained.")] = None,
@@ -57,11 +58,19 @@ def generate(
 
 
 def parsed_condition(text: str, names: Sequence[str]) -> Any:
-    """A condition as typed: a bare value, or name=value pairs when the first name is one of the model's."""
-    pairs = [part.partition("=") for part in text.split(",")]
-    if all(separator for _, separator, _ in pairs) and (len(names) > 1 or pairs[0][0] in names):
-        return {name.strip(): value.strip() for name, _, value in pairs}
-    return text
+    """A condition as typed: a bare value, or name=value pairs.
+
+    Pairs begin with a name of the model's, or with any where it has several. A value ends where the next of the model's
+    names begins that has not been given yet, so that texts may hold commas and equals signs.
+    """
+    first = re.match(r"\s*([A-Za-z][\w-]*)\s*=", text)
+    if first is None or (len(names) < 2 and first[1] not in names):
+        return text
+    starts: dict[str, re.Match[str]] = {}
+    for found in re.finditer(rf"(?:^|,)\s*({'|'.join({first[1], *names})})\s*=", text):
+        starts.setdefault(found[1], found)
+    ends = [*(found.start() for found in list(starts.values())[1:]), len(text)]
+    return {name: text[found.end() : end].strip() for (name, found), end in zip(starts.items(), ends, strict=True)}
 
 
 def _pixels(text: str | None) -> list[int] | int | None:

@@ -223,6 +223,7 @@ class PreviewSpec(Strict):
     every: Annotated[int, Field(ge=0)] = 1000      # steps; 0: never
     num_samples: PositiveInt = 4                   # per condition
     num_conditions: PositiveInt = 10               # the first so many combinations
+    conditions: tuple[Any, ...] = ()               # these in their place, such as texts: each a value, or a map by name
     seed: int = 0
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from djepa.build import modality
+from djepa.conditioner import Conditioner
 from djepa.model import MaskedModel
 from djepa.pipeline import Pipeline
 from djepa.recipe.schema import ModelSpec, PreviewSpec
+from djepa.request import lay_out
 from djepa.tokenizer import Tokenizer
 
 
@@ -24,7 +26,7 @@ def save_previews(
         training = model.training
         device = next(model.parameters()).device
         pipeline = Pipeline(model, spec, tokenizers, name=f"{run.name}, step {step}", device=device)
-        conditions = preview_conditions(pipeline, preview.num_conditions)
+        conditions = list(preview.conditions) or preview_conditions(pipeline, preview.num_conditions)
         for stream in spec.streams:
             samples = pipeline.generate(conditions, num_samples=preview.num_samples, seed=preview.seed, stream=stream)
             suffix = modality(spec.streams[stream]).sheet_extension
@@ -38,3 +40,17 @@ def preview_conditions(pipeline: Pipeline, count: int) -> list[Any]:
     """The first combinations of the model's conditions; the null condition where they are not closed lists."""
     choices = {name: values or [None] for name, values in pipeline.conditions().items()}
     return [dict(zip(choices, values, strict=True)) for values in islice(product(*choices.values()), count)] or [None]
+
+
+def check_conditions(model: MaskedModel, preview: PreviewSpec) -> None:
+    """Refuse conditions that could not be drawn, before a run has begun.
+
+    Raises:
+        ConditionError: the model does not know one of them.
+    """
+    if not preview.conditions:
+        return
+    wanted = lay_out(preview.conditions, list(model.conditioners), 1, 0)
+    for name, conditioner in model.conditioners.items():
+        if isinstance(conditioner, Conditioner):
+            conditioner.prepare([item.condition[name] for item in wanted])

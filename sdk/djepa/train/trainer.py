@@ -38,7 +38,7 @@ from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
 from djepa.train.data import DataOrder, batches
 from djepa.train.log import LEFT_OUT, RunLog
 from djepa.train.optimizer import averaged_copy, ema_decay, finite, learning_rate, make_optimizer, update_average
-from djepa.train.preview import save_previews
+from djepa.train.preview import check_conditions, save_previews
 
 MAX_SKIPPED = 10  # steps in a row whose gradient is not finite before a run gives up
 RECIPE = "recipe.yaml"
@@ -161,6 +161,7 @@ class Trainer:
         self.dataset.check(self.tokenizers)
         with seeded(self.recipe.seed, "initialization"):
             self.model = build_model(self.model_spec, self.tokenizers).to(self.device).train()
+        check_conditions(self.model, self.recipe.preview)
         self.average = averaged_copy(self.model)
         self.optimizer = make_optimizer(self.model, self.spec)
         self.order: GenerationOrder = self.model_spec.generate.order.build()
@@ -282,7 +283,8 @@ class Trainer:
 
 
 RESUMABLE = {"train.steps", "train.num_workers", "train.load_timeout", "train.on_error", "train.log_every", "checkpoint.every",
-             "checkpoint.keep", "preview.every", "preview.num_samples", "preview.num_conditions", "preview.seed"}
+             "checkpoint.keep", "preview.every", "preview.num_samples", "preview.num_conditions", "preview.conditions",
+             "preview.seed"}
 
 
 def _ratio(spec: TrainSpec) -> MaskRatio:
