@@ -22,13 +22,13 @@ from torch import Tensor
 
 from djepa.errors import MediaError, UsageError
 from djepa.modality import require_file
-from djepa_audio import riff
+from djepa_audio import mpeg, riff
 from djepa_audio.sound import resample, with_channels
 
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 MAX_VALUES = 2**28     # decoded at once, all channels together: a gibibyte of float32, 100 minutes of mono at 44.1 kHz
-MP3_SLACK = 2 * 1152   # samples: many encoders count up to two frames more than they write
-MP3_MEMORY = 16 * 1152  # samples: a frame may borrow bits from those before it
+MP3_FRAME = 1152       # samples, half of them below 32 kHz; many encoders count up to two more of these than they write
+MP3_MEMORY = 16 * MP3_FRAME  # samples before a frame from which it may borrow bits
 MAX_OGG_PAGE = 65_307  # bytes
 BLOCK = 1 << 16        # samples decoded at a time on the way to others
 
@@ -69,10 +69,17 @@ class Recording:
                              f"than {MAX_VALUES:,} values are decoded at once. Cut it into parts first.")
         with _damage(self._path):
             values = self._values(start, count)
-        if len(values) < count - (MP3_SLACK if self._sound.format == "MP3" else 0) or not len(values):
+        if len(values) < count - self._slack or not len(values):
             raise MediaError(f"{str(self._path)!r} is cut short: its header says {self.num_frames:,} samples, and it ends "
                              f"after {start + len(values):,}.")
-        return self._converted(torch.from_numpy(np.ascontiguousarray(values.T)), channels, sample_rate or self.sample_rate)
+        data = torch.from_numpy(np.ascontiguousarray(values.T))
+        data = torch.nn.functional.pad(data, (0, count - len(values)))
+        return self._converted(data, channels, sample_rate or self.sample_rate)
+
+    @property
+    def _slack(self) -> int:
+        """How many samples may be missing at the end, for silence to take their place."""
+        return 2 * (MP3_FRAME if self.sample_rate >= 32000 else MP3_FRAME // 2) if self._sound.format == "MP3" else 0
 
     def _values(self, start: int, count: int) -> np.ndarray:
         """Samples of the file, (n, c); decoded from a place before them where libsndfile would not land on them exactly."""
@@ -116,6 +123,8 @@ def opened(path: Path) -> Iterator[Recording]:
         with _damage(path):
             if (kind == "WAV" and riff.is_cut_short(file)) or (kind == "OGG" and _ends_within_a_page(file)):
                 raise MediaError("it ends before its header says")
+            if kind == "MP3" and not mpeg.begins_with_a_frame(file):
+                raise MediaError("it does not begin with a whole frame")
             note = riff.comment(file) if kind == "WAV" else None
             file.seek(0)
             # By its descriptor: a name would let libsndfile guess by the extension.
@@ -151,7 +160,7 @@ def _recognised(file: IO[bytes], path: Path) -> str:
         return "WAV"
     if start[:4] in (b"fLaC", b"OggS"):
         return "FLAC" if start[:4] == b"fLaC" else "OGG"
-    if start[:3] == b"ID3" or (start[:1] == b"\xff" and len(start) > 1 and start[1] & 0xE6 == 0xE2):  # layer III
+    if start[:3] == b"ID3" or mpeg.frame_length(start) is not None:
         return "MP3"
     raise MediaError(f"{str(path)!r} is no sound of a known kind ({', '.join(FORMATS)}): it begins with {start!r}.")
 

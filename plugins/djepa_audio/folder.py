@@ -40,7 +40,7 @@ class AudioFolder(Dataset):
         UsageError: the folder is missing, holds no sounds, or has a class without any; or a setting that cannot be.
     """
 
-    def __init__(self, *, root: str, seconds: float = 4.0, sample_rate: int = 22050, channels: Literal[1, 2] = 1,
+    def __init__(self, *, root: str, seconds: float = 4.0, sample_rate: int = 24000, channels: Literal[1, 2] = 1,
                  crop: Literal["random", "center"] = "random", short: Literal["pad", "error"] = "pad") -> None:
         self.sample_rate = check_rate(sample_rate, "AudioFolder: sample_rate")
         if channels not in (1, 2):

@@ -22,8 +22,8 @@ from djepa_audio.sound import check_rate, check_sound, resample, with_channels
 from djepa_audio.writing import encode, write
 
 PAUSE = 0.25        # seconds of silence between the sounds of a sheet
-EXAMPLE_RATE = 8000
-EXAMPLE_LENGTH = 4000
+RATE = 24000        # Hz: of examples and of the default tokenizer; one that every format can hold
+EXAMPLE_LENGTH = 6000
 
 
 class Audio(Modality):
@@ -56,16 +56,16 @@ class Audio(Modality):
         return write(sample.data, Path(path), self.check_extension(Path(path)), sample.meta)
 
     def example(self, seed: int) -> Sample:
-        """Half a second of one fading note with a few harmonics, mono, at 8 kHz, on the levels of a 16-bit file."""
+        """A quarter of a second of one fading note with a few harmonics, mono, 24 kHz, on the levels of a 16-bit file."""
         generator = torch.Generator().manual_seed(seed)
         pitch = 110.0 * 2.0 ** (2.0 * torch.rand(1, generator=generator, dtype=torch.float64))
         phases = torch.rand(5, generator=generator, dtype=torch.float64)
-        time = torch.arange(EXAMPLE_LENGTH, dtype=torch.float64) / EXAMPLE_RATE
+        time = torch.arange(EXAMPLE_LENGTH, dtype=torch.float64) / RATE
         harmonics = torch.arange(1, 6)[:, None]
         waves = torch.sin(2 * torch.pi * (harmonics * pitch * time + phases[:, None])) / harmonics
         wave = waves.sum(0) * torch.exp(-4.0 * time) * (time * 200.0).clamp_max(1.0)
         levels = (wave / wave.abs().max() * 0.8 * 2**15).round()
-        return Sample((levels / 2**15).float()[None], {"sample_rate": EXAMPLE_RATE}, self.name)
+        return Sample((levels / 2**15).float()[None], {"sample_rate": RATE}, self.name)
 
     def sheet(self, samples: Sequence[Sample], path: Path, columns: int | None = None) -> Path:
         """Write the spectrograms of all samples in a grid (png), or the sounds one after the other (any other extension).
@@ -84,8 +84,8 @@ class Audio(Modality):
         return path
 
     def default_tokenizer(self) -> dict[str, Any]:
-        """Patches of a log-mel spectrogram."""
-        return {"kind": "log-mel"}
+        """Patches of a log-mel spectrogram, of sounds at 24 kHz; with any other rate, a recipe has to name its tokenizer."""
+        return {"kind": "log-mel", "sample_rate": RATE}
 
     def preview(self, sample: Sample) -> dict[str, Any]:
         """A player above the spectrogram; for front ends without HTML, the spectrogram alone."""

@@ -17,12 +17,12 @@ from djepa.files import atomic_file
 from djepa.tokens import Sample
 from djepa_audio.sound import check_rate, check_sound
 
-ROWS = 128                 # pixels, evenly spaced in mel from 0 Hz (bottom) to half the sample rate (top)
-COLUMNS_PER_SECOND = 200
-MAX_COLUMNS = 2000         # longer sounds are drawn with fewer columns a second
-WINDOW = 0.04              # seconds
-RANGE = 80.0               # dB below the loudest place that are still told apart
-GAP = 2                    # pixels around every picture of a sheet
+ROWS = 128                # pixels, evenly spaced in mel from 0 Hz (bottom) to half the sample rate (top)
+COLUMNS_PER_SECOND = 200  # about: a whole number of samples each
+MAX_COLUMNS = 2000        # longer sounds are drawn with fewer columns a second
+WINDOW = 0.04             # seconds
+RANGE = 80.0              # dB below the loudest place that are still told apart
+GAP = 2                   # pixels around every picture of a sheet
 
 # From silence to the loudest: a dark blue, by violet, red and orange, to a pale yellow; brightness grows all the way.
 _COLOURS = np.array([(8, 8, 24), (52, 16, 100), (128, 28, 120), (208, 60, 88), (250, 140, 60), (252, 252, 190)], np.float32)
@@ -73,13 +73,12 @@ def spectrogram(data: Float[Tensor, "c n"], rate: int) -> Float[Tensor, "_rows _
     """
     check_sound(data)
     data = data.detach().to("cpu", torch.float32)
-    columns = max(1, min(round(data.shape[1] / rate * COLUMNS_PER_SECOND), MAX_COLUMNS))
-    hop = max(1, data.shape[1] // columns)
+    hop = max(1, round(rate / COLUMNS_PER_SECOND), math.ceil(data.shape[1] / MAX_COLUMNS))
     window = max(16, round(WINDOW * rate))
     size = 2 ** math.ceil(math.log2(4 * window))  # finer than the window resolves, so that low pitches are not blocks
     padded = torch.nn.functional.pad(data, (size // 2, size // 2))
     spectrum = torch.stft(padded, size, hop, window, torch.hann_window(window), center=False, return_complex=True)
-    power = spectrum.abs().square().mean(0)[:, :columns]
+    power = spectrum.abs().square().mean(0)[:, :math.ceil(data.shape[1] / hop)]
     decibels = 10.0 * torch.log10(_rows_of(power, rate).clamp_min(1e-20))
     return ((decibels - decibels.max()) / RANGE + 1.0).clamp(0.0, 1.0) * (decibels.max() > -120.0)
 
