@@ -29,12 +29,12 @@ def extend(
     from djepa.pipeline import Pipeline
 
     pipeline = Pipeline.from_pretrained(model, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]
-    check_out(pipeline, out)
+    sheet = check_out(pipeline, out, num_samples)
     sample = modality(next(iter(pipeline.spec.streams.values()))).load(file)
     chosen = None if condition is None else parsed_condition(condition, list(pipeline.spec.conditions))
     samples = pipeline.extend(sample, seconds, chosen, context=context, num_samples=num_samples, seed=seed,
                               on_step=progress_bar())
-    paths = write(samples, out, None)
+    paths = write(samples, out, sheet)
     if as_json:
         print(json.dumps({"paths": [str(path) for path in paths], "samples": [sample.meta for sample in samples]}))
     else:

@@ -41,7 +41,7 @@ def generate(
     from djepa.pipeline import Pipeline
 
     pipeline = Pipeline.from_pretrained(model, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]
-    check_out(pipeline, out)
+    sheet = check_out(pipeline, out, num_samples * len(condition or [None]))
     samples = pipeline.generate(
         [parsed_condition(text, list(pipeline.spec.conditions)) for text in condition] if condition else None,
         num_samples=num_samples, seed=seed, seconds=seconds, size=_pixels(size), num_steps=num_steps,
@@ -50,7 +50,7 @@ def generate(
         order=order, batch_size=batch_size, on_step=progress_bar(),
     )
     rows = len(condition or []) > 1 and num_samples > 1  # on a sheet, one row per condition
-    paths = write(samples, out, columns or (num_samples if rows else None))
+    paths = write(samples, out, sheet, columns or (num_samples if rows else None))
     if as_json:
         print(json.dumps({"paths": [str(path) for path in paths], "samples": [sample.meta for sample in samples]}))
     else:
@@ -85,25 +85,33 @@ def _pixels(text: str | None) -> list[int] | int | None:
     return sides if len(sides) > 1 else sides[0]
 
 
-def check_out(pipeline: Pipeline, out: Path) -> None:
-    """Refuse an output that could not be written before time is spent on samples."""
+def check_out(pipeline: Pipeline, out: Path, num_samples: int) -> bool:
+    """Refuse an output that could not be written before time is spent on samples.
+
+    Returns:
+        Whether it is a sheet: a file for several samples, or one of a kind that only sheets are.
+    """
     from djepa.build import modality
     from djepa.errors import StorageError
 
-    folder = out
+    folder, sheet = out, False
     if out.suffix and not out.is_dir():
-        modality(next(iter(pipeline.spec.streams.values()))).check_extension(out)
+        medium = modality(next(iter(pipeline.spec.streams.values())))
+        extension = out.suffix.lower().lstrip(".")
+        sheet = num_samples > 1 or (extension in medium.sheet_extensions and extension not in medium.extensions)
+        medium.check_extension(out, sheet)
         folder = out.parent
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise StorageError(f"Could not write {str(out)!r}: {str(nearest)!r} is a file and no folder; choose another place.")
+    return sheet
 
 
-def write(samples: Samples, out: Path, columns: int | None) -> list[Path]:
+def write(samples: Samples, out: Path, sheet: bool, columns: int | None = None) -> list[Path]:
     """Write samples to a file or a folder."""
     if not out.suffix or out.is_dir():
         return samples.save(out)
-    return [samples[0].save(out) if len(samples) == 1 else samples.grid(out, columns)]
+    return [samples.grid(out, columns) if sheet else samples[0].save(out)]
 
 
 def progress_bar() -> Any:
