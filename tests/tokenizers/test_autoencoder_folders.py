@@ -140,7 +140,7 @@ def test_a_source_of_another_kind_is_refused(autoencoder, own_autoencoder, tmp_p
             autoencoder(source=str(source))
         assert not isinstance(caught.value, CheckpointError)
     rewrite(own_autoencoder / "config.json", _class_name="UNet2DModel")
-    with pytest.raises(UsageError, match=r"'UNet2DModel'. Known: AutoencoderKL"):
+    with pytest.raises(UsageError, match=r"'UNet2DModel'. .*Known: .*AutoencoderKL"):
         autoencoder(source=str(own_autoencoder))
     (own_autoencoder / "config.json").write_text('{"format": 1}')
     with pytest.raises(UsageError, match="_class_name"):

@@ -102,8 +102,17 @@ def test_an_unknown_scale_is_measured_once_and_stored(recipe, own_autoencoder, t
 def test_pictures_it_cannot_take_are_refused_before_training(recipe, tmp_path):
     with pytest.raises(LayoutError, match=r"\(3, y, x\)"):
         Trainer(recipe("data.channels=1"), device="cpu").fit(tmp_path / "run")
-    with pytest.raises(LayoutError, match="16 and 20"):
-        Trainer(recipe("data.size=18"), device="cpu").fit(tmp_path / "run")
+
+
+def test_pictures_that_whole_tokens_do_not_fill_are_generated_in_their_size(recipe, tmp_path):
+    Trainer(recipe("data.size=18"), device="cpu").fit(tmp_path / "run")
+    pipe = Pipeline.from_pretrained(tmp_path / "run", device="cpu")
+    sample = pipe.generate("dark")[0]
+    assert sample.data.shape == (3, 18, 18)
+    mask = torch.zeros(18, 18, dtype=torch.bool)
+    mask[16:] = True
+    made = pipe.inpaint(sample, mask, "dark", seed=5)[0]
+    assert torch.equal(made.data[:, :16], sample.data[:, :16]) and not torch.equal(made.data, sample.data)
 
 
 def test_what_was_generated_can_be_inpainted(recipe, tmp_path):

@@ -6,8 +6,10 @@ where a network is built and not before: that takes seconds.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from djepa.errors import CheckpointError, UsageError
+from djepa_tokenizers.kinds import STATISTICS
 from djepa_tokenizers.latents import DEFAULT_KIND, KIND, Config, plain_config
 
 CONFIG, WEIGHTS, PIPELINE = "config.json", "diffusion_pytorch_model.safetensors", "model_index.json"
@@ -101,12 +104,21 @@ def load_network(config: Config, path: Path) -> nn.Module:
         CheckpointError: the file is missing, damaged or of another network.
     """
     tensors = _read(path)
-    network = _empty(config)
+    network = empty_network(config)
     _check_fit(network, tensors, path)
     with torch.inference_mode(False):  # the first use may be a preview, and the network outlives it
-        network = network.float().to_empty(device="cpu")
+        if _is_all_stored(network):
+            network = network.float().to_empty(device="cpu")
+        else:
+            with torch.random.fork_rng(devices=[]):  # weights are drawn only to be overwritten: leave no trace
+                network = _built(config, "cpu").float()
         network.load_state_dict(tensors)
         return network.eval().requires_grad_(False)
+
+
+def _is_all_stored(network: nn.Module) -> bool:
+    """Whether a file of weights has everything, and nothing is computed when a network is built (tables of angles, filters)."""
+    return {name for name, _ in network.named_buffers()} <= network.state_dict().keys()
 
 
 def save_network(network: Any, folder: Path) -> None:
@@ -123,18 +135,29 @@ def save_network(network: Any, folder: Path) -> None:
         raise OSError(f"{WEIGHTS}: {error}") from error
 
 
-def _empty(config: Config) -> nn.Module:
-    """A network without memory for its weights: nothing is drawn only to be overwritten."""
+def empty_network(config: Config) -> nn.Module:
+    """The network of a configuration without memory for its weights: on the meta device, for shapes.
+
+    Raises:
+        CheckpointError: diffusers cannot build it.
+    """
+    # Moved as well: a class may copy a table that was made when it was imported.
+    return _built(config, "meta").to("meta").eval().requires_grad_(False)
+
+
+def _built(config: Config, device: str) -> nn.Module:
     import diffusers
 
-    kind = config.get(KIND, DEFAULT_KIND)
+    # Imported before the device is set: some of its modules hold tensors, which would be of that device for ever.
+    made: Any = getattr(diffusers, config.get(KIND, DEFAULT_KIND))
     # What nobody measured shall not become diffusers' default when it is saved.
-    known = {"scaling_factor": None, **config} if kind == DEFAULT_KIND else config
+    unsaid = {name: None for name in STATISTICS if name in inspect.signature(made.__init__).parameters and name not in config}
     try:
-        with torch.device("meta"):
-            return getattr(diffusers, kind).from_config(known)
+        with torch.device(device), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # diffusers' use of torch's old weight norm
+            return made.from_config(unsaid | config)
     except Exception as error:  # whatever a class makes of values it does not expect
-        raise CheckpointError(f"Autoencoder: diffusers cannot build {kind} from its configuration ({error!r}): "
+        raise CheckpointError(f"Autoencoder: diffusers cannot build {made.__name__} from its configuration ({error!r}): "
                               f"{json.dumps(config)}") from error
 
 

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import product
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from djepa.errors import UsageError, suggest
+from djepa_tokenizers.cover import LatentAxis
+
+
+def tile_sizes(names: Sequence[str], axes: Sequence[LatentAxis], tile: Mapping[str, int] | int | None) -> list[int | None]:
+    """The size of a tile along each axis, in steps of the sample; None along those that are not cut.
+
+    Args:
+        names: of the axes.
+        axes: what latents cover along them. Where that is causal every latent depends on all before it: no tiles there.
+        tile: by name, or one size for all axes that can be cut.
+
+    Raises:
+        UsageError: an axis that there is not, or that cannot be cut, or a size that cannot be.
+    """
+    by_name = dict(zip(names, axes, strict=True))
+    if not isinstance(tile, Mapping):
+        tile = {name: tile for name, axis in by_name.items() if tile is not None and not axis.causal}
+    for name, size in tile.items():
+        if name not in by_name:
+            raise UsageError(f"Autoencoder: there is no axis {name!r} to cut into tiles. {suggest(name, names)}")
+        stride = by_name[name].stride
+        if by_name[name].causal:
+            raise UsageError(f"Autoencoder: this network is causal along {name!r}, where each latent depends on all before it; "
+                             f"it cannot be cut into tiles there.")
+        if not isinstance(size, int) or size % stride or size < 2 * stride:
+            raise UsageError(f"Autoencoder: tile must be a multiple of the stride along {name!r}, {stride}, at least twice as "
+                             f"large; got {size!r}.")
+    return [tile.get(name) for name in names]
 
 
 def tiled(
