@@ -57,12 +57,13 @@ class Recording:
         Args:
             channels: 1 for their mean, 2 for stereo (a mono file twice), None for those of the file.
             sample_rate: to resample to, in Hz; None for that of the file.
-            start, num_frames: the part, in samples of the file; what lies beyond its end is left out.
+            start, num_frames: the part, in samples of the file; it begins inside, and what lies beyond its end is left out.
 
         Raises:
             MediaError: the file is damaged or cut short, holds values that are not numbers, has channels or a rate that
                 cannot be converted, or the part is too long.
         """
+        assert 0 <= start < self.num_frames
         count = self.num_frames - start if num_frames is None else min(num_frames, self.num_frames - start)
         if count * self.num_channels > MAX_VALUES:
             raise MediaError(f"{str(self._path)!r} is too long: {count:,} samples of {self.num_channels} channels, and no more "
