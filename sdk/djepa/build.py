@@ -6,9 +6,11 @@ tokens unit scale). `complete` fills that in once, and the completed specificati
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from math import prod
+
+import torch
 
 from djepa.conditioner import Conditioner
 from djepa.dataset import Dataset, Example
@@ -117,8 +119,13 @@ def _stream(spec: ModelSpec, name: str, tokenizer: Tokenizer, axes: tuple[str, .
     )
 
 
-def complete(spec: ModelSpec, dataset: Dataset) -> ModelSpec:
+def complete(spec: ModelSpec, dataset: Dataset, device: torch.device | None = None) -> ModelSpec:
     """`spec` with everything the data decides filled in: shapes, rates, class names, statistics.
+
+    Args:
+        spec: of the model.
+        dataset: it is to be trained on.
+        device: where tokenizers with a network measure their statistics; the CPU when not given.
 
     Raises:
         RecipeError: the dataset has no such stream or condition.
@@ -136,29 +143,43 @@ def complete(spec: ModelSpec, dataset: Dataset) -> ModelSpec:
         conditioner: type[Conditioner] = host().get("conditioner", node.kind)
         raw["conditions"][name] = {"kind": node.kind, **conditioner.fitted(node.options, classes.get(name))}
     for name, stream in spec.streams.items():
-        raw["streams"][name] = _complete_stream(name, stream, first, dataset).model_dump(mode="json")
+        raw["streams"][name] = _complete_stream(name, stream, first, dataset, device).model_dump(mode="json")
     return ModelSpec.model_validate(raw)
 
 
-def _complete_stream(name: str, stream: StreamSpec, first: Example, dataset: Dataset) -> StreamSpec:
+def _complete_stream(
+    name: str, stream: StreamSpec, first: Example, dataset: Dataset, device: torch.device | None
+) -> StreamSpec:
+    shaped = shaped_stream(name, stream, first)
+    rough = tokenizer(shaped).to(device or torch.device("cpu"))
+    assert shaped.shape is not None
+    rough.layout(shaped.shape)
+    dataset.check({name: rough})
+    fitted = rough.measured(spread_samples(name, dataset))
+    return shaped.model_copy(update={"tokenizer": Component(kind=tokenizer_kind(stream), **fitted.options())})
+
+
+def tokenizer_kind(stream: StreamSpec) -> str:
+    """Registered name of a stream's tokenizer."""
+    return stream.tokenizer.kind if stream.tokenizer else modality(stream).default_tokenizer()["kind"]
+
+
+def shaped_stream(name: str, stream: StreamSpec, first: Example) -> StreamSpec:
+    """A stream with the shape and the rates of a dataset's first example, where it has none.
+
+    Raises:
+        RecipeError: the example is of another modality.
+    """
     sample = first.samples[name]
     if sample.modality and sample.modality != stream.modality:
         raise RecipeError(f"model.streams.{name}.modality: the dataset's {name!r} is of modality {sample.modality!r}, not "
                           f"{stream.modality!r}.")
     rates = {axis.rate_key: float(sample.meta[axis.rate_key]) for axis in modality(stream).axes
              if axis.rate_key and axis.rate_key in sample.meta}
-    shaped = stream.model_copy(update={"shape": stream.shape or sample.shape, "meta": {**rates, **stream.meta}})
-    rough = tokenizer(shaped)
-    assert shaped.shape is not None
-    rough.layout(shaped.shape)
-    dataset.check({name: rough})
-    fitted = rough.measured(_some_samples(name, dataset))
-    kind = stream.tokenizer.kind if stream.tokenizer else modality(stream).default_tokenizer()["kind"]
-    return shaped.model_copy(update={"tokenizer": Component(kind=kind, **fitted.options())})
+    return stream.model_copy(update={"shape": stream.shape or sample.shape, "meta": {**rates, **stream.meta}})
 
 
-def _some_samples(name: str, dataset: Dataset) -> Iterable[Sample]:
-    """Samples spread evenly over the dataset, at most NUM_MEASURED of them."""
-    stride = max(1, len(dataset) // NUM_MEASURED)
-    return islice((dataset.load(index).samples[name] for index in range(0, len(dataset), stride)), NUM_MEASURED)
-
+def spread_samples(name: str, dataset: Dataset, most: int = NUM_MEASURED) -> Iterator[Sample]:
+    """Samples of a stream spread evenly over the dataset, `most` of them at most."""
+    stride = max(1, len(dataset) // most)
+    return islice((dataset.load(index).samples[name] for index in range(0, len(dataset), stride)), most)

@@ -92,6 +92,16 @@ class Tokenizer(ABC):
         """This tokenizer with statistics measured on `samples`; itself when it already has them or needs none."""
         return self
 
+    def unscaled(self) -> Tokenizer:
+        """This tokenizer without statistics, so that `measured` takes those of the data; itself where it has none.
+
+        Statistics are the options `mean` and `std`. Override where a tokenizer knows some that are no options.
+        """
+        options = self.options()
+        if options.get("mean") is None:
+            return self
+        return type(self)(self.media, **{**options, "mean": None, "std": None})  # pyright: ignore[reportCallIssue]
+
     def encode_batch(self, samples: Sequence[Sample], noise: EncodingNoise | None = None) -> TokenBatch:
         """Tokens of several samples; override where a batch is cheaper than its items.
 

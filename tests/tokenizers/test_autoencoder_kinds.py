@@ -363,6 +363,15 @@ def test_statistics_that_nobody_filled_in_do_not_count(kind, tmp_path):
     assert values.mean(0).abs().max() < 1e-3 and (values.std(0, correction=0) - 1).abs().max() < 1e-2
 
 
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLWan"])
+def test_known_statistics_can_be_left_aside(kind, tokenizer):
+    ours, samples = tokenizer(kind), [whole(kind, 3), whole(kind, 2)]
+    fitted = ours.unscaled().measured(samples)
+    latents = torch.cat([latents_of(fitted.encode(sample)).flatten(1) for sample in samples], dim=1)
+    assert latents.mean(1).abs().max() < 1e-3 and (latents.std(1, correction=0) - 1).abs().max() < 1e-3
+    assert ours.measured([]).options()["mean"] != fitted.options()["mean"]
+
+
 # Folders and options -------------------------------------------------------------------------------------------------------
 
 

@@ -76,12 +76,15 @@ class Autoencoder(Tokenizer):
         plain = _configuration(config, origin)
         space = latent_space(plain, latents)
         self.media, self.posterior, self.tile = media, posterior, tile
-        self._found, self.latents = space.found(), space.over(len(media.axes))
-        names = _names(media, self.latents)
+        names = [axis.name for axis in media.axes]
+        self._found, self.latents = space.found(), space.over(names)
+        if mean is None and std is None:
+            mean, std = self.latents.mean, self.latents.std
         self._patches = _patches(media, self.latents, patch, mean, std)
         self._cover = Cover(media.axes, self.latents.axes, self._patches.patch)
         self._network = Network(plain, origin, self.latents, tile_sizes(names, self.latents.axes, tile))
         self._reported: set[tuple[int, ...]] = set()
+        self._unscaled = False
 
     @property
     def spec(self) -> TokenSpec:
@@ -132,9 +135,16 @@ class Autoencoder(Tokenizer):
             found |= zip(rows, self._drawn(moments, rows, noise), strict=True)
         cut = self._patches.encode_batch([Sample(found[row], item.meta, item.modality) for row, item in enumerate(encoded)])
         # The patches count latents; what a latent covers of the sample is ours to say.
-        coords = [self._cover.coords(self.layout(item.shape), item.meta) for item in encoded]
+        coords = self._coords(encoded)
         sizes = tuple(self._recorded(item.shape) for item in encoded)
         return replace(cut, coords=pad_sequence(coords, batch_first=True), sizes=sizes if any(sizes) else ())
+
+    def _coords(self, samples: Sequence[Sample]) -> list[Float[Tensor, "n a"]]:
+        """Coordinates of the tokens of each sample; those of one shape and rate are computed once."""
+        keys = [(item.shape, *(axis.rate(item.meta) for axis in self.media.axes)) for item in samples]
+        different = dict(zip(keys, samples, strict=True))
+        found = {key: self._cover.coords(self.layout(item.shape), item.meta) for key, item in different.items()}
+        return [found[key] for key in keys]
 
     def moments(self, samples: Sequence[Sample]) -> list[Encoded]:
         """Means of the latents and then their log variances, where the network gives these; what is `Encoded` stays so."""
@@ -223,9 +233,17 @@ class Autoencoder(Tokenizer):
         """
         if self._patches.mean is not None:
             return self
-        mean, std = self._network.statistics() or self._measured(samples)
+        known = None if self._unscaled else self._network.statistics()
+        mean, std = known or self._measured(samples)
         tokenizer = Autoencoder(self.media, **{**self.options(), "mean": mean, "std": std})
         tokenizer._network = self._network  # the weights are read once
+        return tokenizer
+
+    def unscaled(self) -> Autoencoder:
+        """This tokenizer without statistics, neither given nor those of its configuration or weights."""
+        tokenizer = Autoencoder(self.media, **self.options())
+        tokenizer._patches = _patches(self.media, self.latents, self._patches.options()["patch"], None, None)
+        tokenizer._network, tokenizer._unscaled = self._network, True
         return tokenizer
 
     def _measured(self, samples: Iterable[Sample]) -> tuple[list[float], list[float]]:
@@ -270,22 +288,11 @@ def _configuration(config: dict[str, Any] | None, origin: Source | None) -> Conf
     return read_config(origin.file(CONFIG))
 
 
-def _names(media: MediaSpec, latents: LatentSpace) -> list[str]:
-    """The names of the media's axes, if the network has as many."""
-    names = [axis.name for axis in media.axes]
-    if len(latents.axes) != len(names):
-        raise UsageError(f"Autoencoder: {latents.kind} works on {len(latents.axes)} axes; these samples have {len(names)} "
-                         f"({', '.join(names)}).")
-    return names
-
-
 def _patches(
     media: MediaSpec, latents: LatentSpace, patch: dict[str, int] | int, mean: list[float] | float | None,
     std: list[float] | float | None,
 ) -> Patchify:
     """Patches over latents, which are a medium like any other, but without bounds."""
-    if mean is None and std is None:
-        mean, std = latents.mean, latents.std
     try:
         return Patchify(MediaSpec(latents.channels, media.axes, bounds=None), patch=patch, mean=mean, std=std)
     except UsageError as error:

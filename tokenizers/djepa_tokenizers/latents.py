@@ -45,10 +45,18 @@ class LatentSpace:
         """Steps of the sample per latent, along each axis of the media."""
         return tuple(axis.stride for axis in self.axes)
 
-    def over(self, num_axes: int) -> LatentSpace:
-        """This space for media of so many axes, where a frame may stand for a clip of one frame."""
-        clips = len(self.axes) == 3 and self.axes[0].first == 1
-        return replace(self, axes=self.axes[1:], still=True) if clips and num_axes == 2 else self
+    def over(self, names: Sequence[str]) -> LatentSpace:
+        """This space for media of these axes, where a picture may stand for a clip of one frame.
+
+        Raises:
+            UsageError: the network works on another number of axes.
+        """
+        if len(names) == len(self.axes):
+            return self
+        if len(names) == 2 and len(self.axes) == 3 and self.axes[0].first == 1:
+            return replace(self, axes=self.axes[1:], still=True)
+        raise UsageError(f"Autoencoder: {self.kind} works on {len(self.axes)} axes; these samples have {len(names)} "
+                         f"({', '.join(names)}).")
 
     def found(self) -> dict[str, Any] | None:
         """What was found out by probing, for `latent_space`; None where the configuration says it all."""

@@ -13,6 +13,7 @@ from djepa.cli import (
     export_command,
     extend_command,
     generate_command,
+    measure_command,
     plugins_commands,
     recipes_commands,
     train_commands,
@@ -29,6 +30,7 @@ app.command("extend")(extend_command.extend)
 app.command("train")(train_commands.train)
 app.command("resume")(train_commands.resume)
 app.command("cache")(cache_command.cache)
+app.command("measure")(measure_command.measure)
 app.command("export")(export_command.export)
 app.command("convert")(convert_command.convert)
 app.add_typer(recipes_commands.app, name="recipes")

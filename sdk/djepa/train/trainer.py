@@ -156,7 +156,7 @@ class Trainer:
     def _build(self, run: Path) -> None:
         """Model, average and optimizer, fresh as of step 0."""
         newest = newest_checkpoint(run)
-        self.model_spec = read_config(newest)[0] if newest else complete(self.recipe.model, self.dataset)
+        self.model_spec = read_config(newest)[0] if newest else complete(self.recipe.model, self.dataset, self.device)
         self.tokenizers = {name: one.to(self.device) for name, one in build_tokenizers(self.model_spec).items()}
         self.dataset.check(self.tokenizers)
         with seeded(self.recipe.seed, "initialization"):
