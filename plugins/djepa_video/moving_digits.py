@@ -38,14 +38,18 @@ class MovingDigits(Dataset):
         speed: pixels per frame along each axis that the digit moves on; below half the canvas, beyond which a step in one
             direction looks like one in the other.
         fps: frames per second that the clip claims.
+        lattice: a digit starts at multiples of so many pixels along each axis. Where tokens are blocks of pixels, and a multiple
+            of their size here and of the motion from one to the next, a digit that moves is always cut in the same way; with
+            1 it is cut in every way there is, which takes a larger model and many times the training.
 
     Raises:
         UsageError: the scans are not installed, or an option is out of its range.
     """
 
     def __init__(self, *, split: Literal["train", "heldout", "all"] = "train", num_frames: int = 8, size: int = 16,
-                 speed: int = 1, fps: float = 8.0) -> None:
-        for name, value, least in (("num_frames", num_frames, 1), ("size", size, SCAN), ("speed", speed, 1)):
+                 speed: int = 1, fps: float = 8.0, lattice: int = 1) -> None:
+        for name, value, least in (("num_frames", num_frames, 1), ("size", size, SCAN), ("speed", speed, 1),
+                                   ("lattice", lattice, 1)):
             if value < least:
                 raise UsageError(f"MovingDigits: {name}={value} is too small; it is a whole number, at least {least}.")
         if 2 * speed >= size:
@@ -53,19 +57,21 @@ class MovingDigits(Dataset):
                              f"below {size / 2:g}.")
         if not (fps > 0 and math.isfinite(fps)):
             raise UsageError(f"MovingDigits: fps={fps} is not a number of frames per second above 0.")
+        if size % lattice:
+            raise UsageError(f"MovingDigits: lattice={lattice} does not divide the canvas of {size} pixels.")
         self._scans = _scans(split)
-        self._split, self._num_frames, self._size, self._speed, self._fps = split, num_frames, size, speed, float(fps)
+        self._num_frames, self._size, self._speed, self._fps, self._lattice = num_frames, size, speed, float(fps), lattice
 
     def __len__(self) -> int:
         return len(self._scans) * len(DIRECTIONS)
 
     def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
         """Scan `index // 8` moving in direction `index % 8`; only its start is drawn from `rng`."""
-        return self.view(index, drawn_view(rng, self._size**2))
+        return self.view(index, drawn_view(rng, self.num_views()))
 
     def num_views(self) -> int:
         """As many as there are places to start from."""
-        return self._size**2
+        return (self._size // self._lattice) ** 2
 
     def view(self, index: int, number: int) -> Example:
         """Example `index`, started so many places, in reading order, after the start that is its own."""
@@ -73,7 +79,8 @@ class MovingDigits(Dataset):
             raise IndexError(f"There is no example {index}: MovingDigits has {len(self)}.")
         scan = self._scans.load(index // len(DIRECTIONS))
         direction = list(DIRECTIONS)[index % len(DIRECTIONS)]
-        start = divmod((index * STRIDE + number) % self._size**2, self._size)
+        row, column = divmod((index * STRIDE + number) % self.num_views(), self._size // self._lattice)
+        start = (row * self._lattice, column * self._lattice)
         clip = glide(scan.samples["image"].data[0], start, DIRECTIONS[direction], self._num_frames, self._size, self._speed)
         return Example({"video": Sample(clip, {"fps": self._fps}, "video")},
                        {"digit": scan.conditions["label"], "direction": direction})
@@ -84,7 +91,7 @@ class MovingDigits(Dataset):
 
     def fingerprint(self) -> str:
         """Of the scans and the options: all that the clips are made of."""
-        options = (self._num_frames, self._size, self._speed, self._fps)
+        options = (self._num_frames, self._size, self._speed, self._fps, self._lattice)
         return hashlib.sha256(f"{self._scans.fingerprint()} {options}".encode()).hexdigest()
 
 

@@ -81,6 +81,13 @@ def test_fixed_starts_are_spread_over_the_canvas(clips):
     assert ink.min() > 0.5 * ink.max()
 
 
+def test_on_a_lattice_digits_start_at_its_points():
+    moving, scan = MovingDigits(split="heldout", lattice=4), Digits(split="heldout").load(1).samples["image"].data[0]
+    views = {moving.view(8, number).samples["video"].data[0, 0].numpy().tobytes() for number in range(moving.num_views())}
+    starts = [glide(scan, (y, x), (0, 1), 1, 16, 1)[0, 0].numpy().tobytes() for y in range(0, 16, 4) for x in range(0, 16, 4)]
+    assert (moving.num_views(), views) == (16, set(starts))
+
+
 def test_views_are_all_the_starts_and_load_draws_one_of_them(clips):
     views = {clips.view(9, number).samples["video"].data.numpy().tobytes() for number in range(clips.num_views())}
     assert len(views) == clips.num_views() == 256
@@ -89,7 +96,7 @@ def test_views_are_all_the_starts_and_load_draws_one_of_them(clips):
 
 
 def test_the_fingerprint_tells_splits_and_options_apart_and_says_the_same_twice():
-    kinds = [{}, {"split": "heldout"}, {"num_frames": 4}, {"size": 20}, {"speed": 2}, {"fps": 4.0}]
+    kinds = [{}, {"split": "heldout"}, {"num_frames": 4}, {"size": 20}, {"speed": 2}, {"fps": 4.0}, {"lattice": 2}]
     prints = [MovingDigits(**options).fingerprint() for options in kinds]
     assert len(set(prints)) == len(kinds)
     assert MovingDigits(size=16).fingerprint() == prints[0]
@@ -103,6 +110,7 @@ def test_it_travels_to_other_processes(clips):
 @pytest.mark.parametrize(("options", "message"), [
     ({"split": "tests"}, "no split 'tests'"), ({"num_frames": 0}, "num_frames=0"), ({"size": 7}, "size=7"),
     ({"speed": 0}, "speed=0"), ({"speed": 8}, "below 8"), ({"fps": 0.0}, "fps=0"), ({"fps": float("nan")}, "fps=nan"),
+    ({"lattice": 0}, "lattice=0"), ({"lattice": 5}, "does not divide"),
 ])
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
