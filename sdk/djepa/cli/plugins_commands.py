@@ -1,9 +1,10 @@
-"""``djepa plugins``: what is installed, what it adds, and what is wrong with it."""
+"""``djepa plugins``: what is installed, what it adds, what is wrong with it, and whether it keeps its contracts."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from djepa.plugins import PluginHost, Problem, Record
+    from djepa.testing import Check, Result
 
 TRACEBACK_LINES = 6
 
@@ -38,15 +40,7 @@ def show_plugin(
     as_json: AsJson = False,
 ) -> None:
     """Show everything there is to know about a plugin."""
-    from djepa.errors import UnknownNameError, suggest
-    from djepa.plugins.contributions import normalized
-
-    records = _quiet_host()[1]
-    chosen = [record for record in records if name in (record.name, record.qualified)
-              or normalized(name) == record.distribution]
-    if not chosen:
-        known = [word for record in records for word in (record.name, record.qualified, record.distribution)]
-        raise UnknownNameError(f"No plugin or distribution {name!r}. {suggest(name, known)}")
+    chosen = _chosen(name, _quiet_host()[1])
     if as_json:
         _print_json([asdict(record) for record in chosen])
     else:
@@ -68,6 +62,69 @@ def examine_plugins(as_json: AsJson = False) -> None:
         _print_diagnosis(records, problems, notes)
     if problems:
         raise typer.Exit(1)
+
+
+@app.command("check")
+def check_plugin(
+    name: Annotated[str, typer.Argument(help="A plugin, distribution:plugin, a distribution; or one contribution, KIND/NAME.")],
+    options: Annotated[list[str] | None, typer.Argument(metavar="[OPTION=VALUE]...", help="Of one contribution.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Of a tokenizer: whose examples to check it on.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that what a plugin adds keeps the contracts of djepa; takes some seconds each. Exit code 1 if anything does not.
+
+    The same checks as tests: djepa.testing.checks.
+    """
+    from djepa.testing.conformance.selection import results_of
+
+    results: list[Result] = []
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):  # of plugins that print
+        for result in results_of(_planned(name, options or [], modality)):
+            results.append(result)
+            if not as_json:
+                print(_result_line(result), file=out, flush=True)
+    count = Counter(result.status for result in results)
+    ran, total = len(results) - count["skipped"], len(results)
+    sound = ran > 0 and not count["failed"]
+    if as_json:
+        _print_json({"ok": sound, "ran": ran, "total": total, "results": [asdict(result) for result in results]})
+    else:
+        print(f"{ran}/{total} checks ran: {count['passed']} passed, {count['failed']} failed, {count['expected-failure']} "
+              f"failed as expected; {count['skipped']} skipped.")
+    if not sound:
+        raise typer.Exit(1)
+
+
+def _planned(name: str, options: list[str], modality: str | None) -> list[Check | Result]:
+    from djepa.plugins import host
+    from djepa.recipe.layers import Tree, merge, override_layer, plain
+    from djepa.testing.conformance import selection
+
+    tree: Tree = {}
+    for text in options:
+        tree = merge(tree, override_layer(text))
+    if "/" in name:
+        return selection.checks_of_name(name, plain(tree), modality)
+    selection.refuse_settings(plain(tree), modality)
+    return [check for record in _chosen(name, host().records) for check in selection.checks_of_plugin(record)]
+
+
+def _result_line(result: Result) -> str:
+    return f"{result.status:16} {result.subject}:{result.check}" + (f"  {result.reason}" if result.reason else "")
+
+
+def _chosen(name: str, records: tuple[Record, ...]) -> list[Record]:
+    """The plugins that a name means: one, or all of a distribution."""
+    from djepa.errors import UnknownNameError, suggest
+    from djepa.plugins.contributions import normalized
+
+    chosen = [record for record in records if name in (record.name, record.qualified)
+              or normalized(name) == record.distribution]
+    if not chosen:
+        known = [word for record in records for word in (record.name, record.qualified, record.distribution)]
+        raise UnknownNameError(f"No plugin or distribution {name!r}. {suggest(name, known)}")
+    return chosen
 
 
 def _quiet_host() -> tuple[PluginHost, tuple[Record, ...]]:
