@@ -135,7 +135,7 @@ def test_an_expected_failure_is_none_and_has_to_fail(offered, target, given):
 def test_what_cannot_be_checked_is_refused():
     for arguments, options, message in [
         (("modalty", "curve"), {}, "Did you mean 'modality'"), (("tokenizer", "patchify"), {}, "modality=..."),
-        (("modality", "curve"), {"modality": "curve"}, "leave out"),
+        (("modality", "curve"), {"modality": "curve"}, "leave out"), (("order", "random"), {"options": {"x": 1}}, "out x"),
         (("modality", "curve"), {"expected_failures": {"spawn": "x"}}, "Did you mean 'spawns'"),
     ]:
         with pytest.raises(UsageError, match=message):

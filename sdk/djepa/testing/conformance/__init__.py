@@ -58,13 +58,16 @@ def checks(
         expected_failures: why a check is known to fail, by its id, beside those that the class declares.
 
     Raises:
-        UsageError: there is no such kind, an expected failure is of no check, or a tokenizer comes without a modality.
+        UsageError: there is no such kind, it has no options, an expected failure is of no check, or a tokenizer comes without a
+            modality.
     """
     if kind not in KINDS.values():
         raise UsageError(f"There is no kind {kind!r} of contributions to check. {suggest(kind, KINDS.values())}")
     if (modality is not None) != (kind == "tokenizer"):
         raise UsageError("A tokenizer is checked on a modality, say which: checks('tokenizer', NAME, modality=...)."
                          if modality is None else f"A {kind} is not checked on a modality; leave out {modality!r}.")
+    if options and kind not in ("tokenizer", "dataset"):
+        raise UsageError(f"A {kind} is checked without options; leave out {', '.join(options)}.")
     expected = expected_failures or {}
     subject = (SUBJECTS.get(kind, Subject)(kind, name, options or {}, expected) if modality is None
                else TokenizerSubject(name, modality, options or {}, expected))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,7 +18,7 @@ START_SECONDS = 180.0  # until the new process has imported what it needs; torch
 READY = "ready"
 
 
-def elsewhere(function: Callable[..., Iterable[Any]], *arguments: Any, seconds: float = 60.0) -> Iterator[Any]:
+def elsewhere(function: Callable[..., Iterable[Any]], *arguments: Any, seconds: float = 60.0) -> Generator[Any, None, None]:
     """The items that `function(*arguments)` gives in a process of its own, as they come.
 
     Args:

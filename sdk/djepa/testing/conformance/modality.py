@@ -31,7 +31,7 @@ class ModalitySubject(Subject):
 
     def build(self) -> Modality:
         """The modality: constructed without arguments."""
-        return self.implementation(**self.options)
+        return self.implementation()
 
 
 def is_well_formed(subject: ModalitySubject) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -130,13 +130,13 @@ def damaged_files_are_refused(subject: ModalitySubject) -> None:
     one = subject.build()
     with TemporaryDirectory() as name:
         paths = [path for extension in one.extensions for path in _damaged(one, Path(name), extension)]
-        outcomes = elsewhere(_outcomes, one, paths, seconds=SECONDS)
-        for path in paths:
-            try:
-                outcome = next(outcomes)
-            except CheckFailed as error:
-                raise CheckFailed(f"reading {path.name}: {error}") from error
-            _judge(path, outcome, one.example(0).shape)
+        with closing(elsewhere(_outcomes, one, paths, seconds=SECONDS)) as outcomes:
+            for path in paths:
+                try:
+                    outcome = next(outcomes)
+                except CheckFailed as error:
+                    raise CheckFailed(f"reading {path.name}: {error}") from error
+                _judge(path, outcome, one.example(0).shape)
 
 
 def _damaged(one: Modality, folder: Path, extension: str) -> list[Path]:

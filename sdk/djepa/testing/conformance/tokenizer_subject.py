@@ -73,7 +73,8 @@ class TokenizerSubject(Subject):
         """An example cut shorter along each axis, by as little as the tokenizer allows; none where it allows no other size."""
         found = []
         for axis, size in enumerate(self.samples[1].shape[1:]):
-            sizes = (smaller for smaller in range(size - 1, 0, -1) if self.accepts(cut(self.samples[1], axis, smaller).shape))
+            before, after = self.samples[1].shape[: 1 + axis], self.samples[1].shape[2 + axis :]
+            sizes = (smaller for smaller in range(size - 1, 0, -1) if self.accepts((*before, smaller, *after)))
             if (smaller := next(sizes, None)) is not None:
                 found.append(cut(self.samples[1], axis, smaller))
         return found
