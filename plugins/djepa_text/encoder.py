@@ -21,7 +21,7 @@ from djepa_text.text import too_long
 
 Text = tuple[int, ...]  # the ids of a text's tokens
 
-MEMORY = 2**28   # bytes of features that are remembered: about a thousand captions of T5-base
+MEMORY = 2**28  # bytes of features that are remembered: those of a thousand captions of 80 tokens by T5-base
 # Texts in a batch, and what their lengths are rounded up to: on a CPU, where more would not be faster, and elsewhere.
 ON_CPU, ELSEWHERE = (1, 1), (32, 16)
 

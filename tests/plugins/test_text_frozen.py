@@ -118,6 +118,22 @@ def test_features_are_those_of_batches_of_one_shape(make, monkeypatch, kind):
         torch.testing.assert_close(features, close, rtol=0, atol=1e-5)
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_features_whatever_else_is_read(reader):
+    texts = [text for text in TEXTS if text] + [f"{number} dogs" for number in range(40)]
+    on_cpu = reader(reader.prepare(texts))
+    reader.to("cuda")
+    together = reader(reader.prepare(texts))
+    assert together.values.is_cuda and together.valid.device.type == "cpu"
+    torch.testing.assert_close(together.values.cpu(), on_cpu.values, rtol=0, atol=1e-2)
+    device = together.values.device
+    for text in texts[:5]:
+        ids = tuple(reader.encoder.ids(text))
+        remembered, = reader.encoder.features([ids], device)
+        alone, = pickle.loads(pickle.dumps(reader.encoder)).features([ids], device)
+        assert torch.equal(alone, remembered)
+
+
 def test_the_null_condition_needs_no_encoder(make, folders, tmp_path):
     source = shutil.copytree(folders["t5"], tmp_path / "t5")
     reader = make("t5", source=str(source))
