@@ -299,6 +299,17 @@ def test_reading_and_running_a_network_draws_nothing(kind, tokenizer):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_device_gives_the_same(kind, tokenizer):
+    sample, here = whole(kind, 3), tokenizer(kind)
+    there = tokenizer(kind).to(torch.device("cuda"))
+    tokens = there.encode(sample)
+    assert tokens.values.device == sample.data.device
+    assert torch.allclose(tokens.values, here.encode(sample).values, atol=1e-2)
+    assert torch.allclose(there.decode(tokens).data, here.decode(tokens).data, atol=1e-2)
+
+
 # Scale ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -45,7 +45,7 @@ def probe(config: str) -> tuple[int, int, Axes]:
         raise UsageError(f"Autoencoder: no tokenizer can be made of this {kind}: {error}.") from error
 
 
-_FAILURES = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)  # of a network that is given the wrong shape
+_FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)  # of a network that is given the wrong shape
 
 
 def _latents(network: Any, media_channels: int, sizes: Sequence[int]) -> tuple[int, ...]:
