@@ -38,9 +38,9 @@ class MovingDigits(Dataset):
         speed: pixels per frame along each axis that the digit moves on; below half the canvas, beyond which a step in one
             direction looks like one in the other.
         fps: frames per second that the clip claims.
-        lattice: a digit starts at multiples of so many pixels along each axis. Where tokens are blocks of pixels, and a multiple
-            of their size here and of the motion from one to the next, a digit that moves is always cut in the same way; with
-            1 it is cut in every way there is, which takes a larger model and many times the training.
+        lattice: a digit starts at multiples of so many pixels along each axis. Where tokens are blocks of just that size, and
+            the motion from one to the next is a multiple of it, a digit is always cut in the same way; with 1 it is cut in
+            every way there is, which is far harder to learn.
 
     Raises:
         UsageError: the scans are not installed, or an option is out of its range.
