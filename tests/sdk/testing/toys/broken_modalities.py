@@ -280,7 +280,7 @@ class OtherErrors(Curve):
 
 
 class ReadsHalf(Curve):
-    check, says = "damaged-files-are-refused", "was read as a sample of shape (1, 3)"
+    check, says = "damaged-files-are-refused", "was read as a sample of (1, 3)"
 
     def load(self, path):
         try:
