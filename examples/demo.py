@@ -1,4 +1,4 @@
-"""The whole of djepa in a minute or two, without a network: generate from a shipped model, train a new one, look at both.
+"""The whole of djepa in a few minutes, without a network: generate from shipped models, train a new one, look and listen.
 
     python examples/demo.py [--out demo] [--steps 600]
 """
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 import djepa
 
 MODEL = "image/digits"  # both a model and the recipe it was trained from
+STRINGS = "audio/plucked-strings"
 DIGITS = list(range(10))
 SHORT = ["train.batch_size=32", "train.warmup_steps=20", "train.log_every=5", "preview.every=0"]  # for a run of a minute
 
@@ -24,6 +25,17 @@ def draw_digits(model: str | Path, path: Path) -> None:
     """One row per digit, eight different ones in each."""
     pipeline = djepa.Pipeline.from_pretrained(str(model))
     pipeline.generate(DIGITS, num_samples=8, seed=0).grid(path, columns=8)
+
+
+def play_strings(folder: Path) -> None:
+    """A plucked string, the same string going on for a second, and the spectrogram of a few more."""
+    pipeline = djepa.Pipeline.from_pretrained(STRINGS)
+    asked = {"note": "A4", "timbre": "nylon"}
+    sound, = pipeline.generate(asked, seed=0)
+    sound.save(folder / "string.wav")
+    pipeline.extend(sound, seconds=1.0, condition=asked)[0].save(folder / "string-extended.wav")
+    notes = [{"note": note, "timbre": timbre} for timbre in ("nylon", "steel") for note in ("C4", "E4", "G4", "B4")]
+    pipeline.generate(notes).grid(folder / "strings.png", columns=4)
 
 
 def draw_loss(log: Path, path: Path) -> None:
@@ -51,22 +63,27 @@ def main() -> None:
     given = parser.parse_args()
     out, run = given.out, given.out / "run"
 
-    print(f"1/3 Generating digits with the shipped model {MODEL}")
+    print(f"1/4 Generating digits with the shipped model {MODEL}")
     draw_digits(MODEL, out / "shipped.png")
 
-    print(f"2/3 Training a new model from the recipe {MODEL}, shortened to {given.steps} steps of 32 digits")
+    print(f"2/4 Plucking strings with the shipped model {STRINGS}")
+    play_strings(out)
+
+    print(f"3/4 Training a new model from the recipe {MODEL}, shortened to {given.steps} steps of 32 digits")
     if (run / "recipe.yaml").exists():
         shutil.rmtree(run)  # an earlier demo's: a run folder holds one run, and a second one is refused
     recipe = djepa.Recipe.load(MODEL, [f"train.steps={given.steps}", *SHORT])
     djepa.Trainer(recipe).fit(run)
 
-    print("3/3 Generating digits with the new model")
+    print("4/4 Generating digits with the new model")
     draw_digits(run, out / "trained.png")
     draw_loss(run / "log.jsonl", out / "loss.png")
 
-    made = {"shipped.png": "digits of the shipped model", "trained.png": "digits of the model you have just trained",
+    made = {"shipped.png": "digits of the shipped model", "string.wav": "a sound of the shipped model of plucked strings",
+            "string-extended.wav": "the same sound, going on for a second", "strings.png": "spectrograms of eight more",
+            "trained.png": "digits of the model you have just trained",
             "loss.png": "its loss", "run": "its run: recipe.yaml, log.jsonl, checkpoints/"}
-    print("\n" + "\n".join(f"{out / name!s:<{len(str(out)) + 15}}{what}" for name, what in made.items()))
+    print("\n" + "\n".join(f"{out / name!s:<{len(str(out)) + 22}}{what}" for name, what in made.items()))
 
 
 if __name__ == "__main__":

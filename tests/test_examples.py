@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from digits_quality import main as digits_quality
+from djepa_audio.modality import Audio
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,7 +21,10 @@ def test_the_demo_leaves_pictures_a_loss_curve_and_a_run(tmp_path):
     command = [sys.executable, ROOT / "examples" / "demo.py", "--out", "demo", "--steps", "10"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
-    for name in ("shipped.png", "trained.png", "loss.png"):
+    for name, seconds in (("string.wav", 1.0), ("string-extended.wav", 2.0)):
+        sound = Audio().load(tmp_path / "demo" / name)
+        assert f"demo/{name}" in done.stdout and sound.shape[1] / sound.meta["sample_rate"] == pytest.approx(seconds, abs=0.1)
+    for name in ("shipped.png", "trained.png", "loss.png", "strings.png"):
         assert f"demo/{name}" in done.stdout
         with Image.open(tmp_path / "demo" / name) as picture:
             picture.load()

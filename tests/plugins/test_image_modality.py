@@ -42,7 +42,7 @@ def test_every_registered_name_leads_to_a_class_of_its_kind():
     djepa_image.djepa_register_modalities(register_as(Modality))
     djepa_image.djepa_register_datasets(register_as(Dataset))
     tokenizer_plugin.djepa_register_tokenizers(register_as(Tokenizer))
-    assert {name for _, name in offers} == {"image", "digits", "image-folder", "imagenet", "patchify", "autoencoder"}
+    assert {name for _, name in offers} == {"image", "digits", "image-folder", "imagenet", "patchify", "autoencoder", "log-mel"}
     for (kind, _), (target, summary) in offers.items():
         module, _, attribute = target.partition(":")
         assert issubclass(getattr(importlib.import_module(module), attribute), kind)
