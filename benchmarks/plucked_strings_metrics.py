@@ -133,7 +133,7 @@ def seam(sound: Float[Array, "s"], place: int, around: int = 2048) -> Seam:
     starts = np.arange(len(flux)) * (HOP // 4)
     sees = (starts + HOP // 4 + FRAME > place) & (starts < place)
     return Seam(_over(steps[place - 1], np.delete(steps, place - 1), INAUDIBLE * np.abs(sound).max()),
-                _over(flux[sees].max(), flux[~sees], INAUDIBLE * spectra.sum(axis=1).max()))
+                _over(flux[sees].max(), flux[~sees], INAUDIBLE * spectrum(sound).sum(axis=1).max()))
 
 
 def _over(value: float, others: Float[Array, "n"], least: float) -> float:

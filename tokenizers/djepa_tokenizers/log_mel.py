@@ -45,7 +45,7 @@ class LogMel(Tokenizer):
         num_mels: bins of the spectrogram.
         f_min, f_max: in Hz, where bins begin and end; by default they cover all there is.
         patch: frames ("t") and bins ("mel") of a token.
-        floor: magnitudes below count as this. A full-scale sine comes to about 0.005 n_fft in low bins.
+        floor: magnitudes below count as this. A sine of full scale comes to about 0.007 n_fft in low bins.
         mean, std: of the natural logarithm in each bin; both or neither. Without them tokens are the plain logarithms until
             `measured` has seen some data.
         iterations: of Griffin-Lim.

@@ -65,14 +65,20 @@ class Spectrogram:
 
     def inverse_transform(self, spectra: Complex[Tensor, "b f bin"]) -> Float[Tensor, "b s"]:
         """The waveform whose spectra are closest to these in squares: overlap-add of windowed frames."""
-        window = self.window.to(spectra.device)
-        frames = torch.fft.irfft(spectra, n=self.n_fft) * window
-        return self._overlap_add(frames) / self._overlap_add(window.square().expand(1, frames.shape[1], -1))
+        frames = torch.fft.irfft(spectra, n=self.n_fft) * self.window.to(spectra.device)
+        return self.cropped(self._overlap_add(frames) / self.weight(frames.shape[1]).to(spectra.device))
 
-    def _overlap_add(self, frames: Float[Tensor, "b f n_fft"]) -> Float[Tensor, "b s"]:
+    def weight(self, num_frames: int) -> Float[Tensor, "padded"]:
+        """How much of each sample overlapping windows let through, twice; before cropping."""
+        return self._overlap_add(self.window.square().expand(1, num_frames, -1))[0].clamp(min=TINY)
+
+    def cropped(self, waveform: Float[Tensor, "b padded"]) -> Float[Tensor, "b s"]:
+        """A waveform without what surrounds it for the sake of the first and last frames."""
+        return waveform[:, self.pad : waveform.shape[1] - self.pad]
+
+    def _overlap_add(self, frames: Float[Tensor, "b f n_fft"]) -> Float[Tensor, "b padded"]:
         size = (frames.shape[1] - 1) * self.hop + self.n_fft
-        whole = functional.fold(frames.transpose(1, 2), (1, size), (1, self.n_fft), stride=(1, self.hop))
-        return whole[:, 0, 0, self.pad : size - self.pad]
+        return functional.fold(frames.transpose(1, 2), (1, size), (1, self.n_fft), stride=(1, self.hop))[:, 0, 0]
 
     def magnitudes(self, mel: Float[Tensor, "b f mel"]) -> Float[Tensor, "b f bin"]:
         """Non-negative magnitudes with these mel bins: least squares by multiplicative updates ([2], theorem 1).
