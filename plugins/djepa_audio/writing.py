@@ -30,7 +30,8 @@ _ENCODINGS = {"wav": ("WAV", "PCM_24"), "flac": ("FLAC", "PCM_24"), "ogg": ("OGG
               "mp3": ("MP3", "MPEG_LAYER_III")}
 _RATES = {  # what the formats can hold; above its limit, libvorbis crashes
     # FLAC writes rates in Hz up to 16 bits, and above in tens of Hz.
-    "flac": frozenset((*range(1, 65_536), *range(65_540, 655_351, 10))), "ogg": range(1, 200_001), "opus": (8000, 12000, 16000, 24000, 48000),
+    "flac": frozenset((*range(1, 65_536), *range(65_540, 655_351, 10))),
+    "ogg": range(1, 200_001), "opus": (8000, 12000, 16000, 24000, 48000),
     "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
 }
 
