@@ -8,9 +8,11 @@ from torch import Tensor
 from djepa.testing.conformance.check import Function, NotApplicable, require
 from djepa.testing.conformance.samples import copied
 from djepa.testing.conformance.tokenizer_subject import CLOSE, NUM_SAMPLES, TokenizerSubject, close, same_tokens
+from djepa.tokenizer import Tokenizer
 from djepa.tokens import Sample
 
 LOSSLESS = 1e-5  # of the largest value: a few roundings of float32
+ALIKE = 0.05     # of the spread of tokens, of those of two samples decoded from the same: log-mel 0.005, other sounds 1
 
 
 def spec_is_well_formed(subject: TokenizerSubject) -> None:
@@ -90,7 +92,19 @@ def batches_change_nothing(subject: TokenizerSubject) -> None:
         for sample, tokens in zip(one.decode_batch(batch), alone, strict=True):
             single = one.decode(tokens)
             require(sample.meta == single.meta and sample.modality == single.modality, "decode_batch loses metadata.")
-            require(close(sample.data, single.data, 10 * CLOSE), "a sample decoded in a batch is another one than alone.")
+            require(close(sample.data, single.data, 10 * CLOSE) or _alike(one, sample, single),
+                    "a sample decoded in a batch is another one than alone.")
+
+
+def _alike(one: Tokenizer, sample: Sample, other: Sample) -> bool:
+    """Whether samples say the same in what tokens hold: of all else a tokenizer is free to decode what it likes.
+
+    An iterative search for the phases of a sound, for one, may end elsewhere for a difference in the last bit.
+    """
+    if one.lossless:
+        return False
+    values = [one.encode(item).values for item in (sample, other)]
+    return bool((values[0] - values[1]).square().mean() <= (ALIKE * values[1].std()).square())
 
 
 def noise_belongs_to_its_sample(subject: TokenizerSubject) -> None:
