@@ -96,6 +96,7 @@ def _node(node: Tree | Leaf) -> Tree | Leaf:
 
 
 def _same_kind(base: Tree, top: Tree) -> bool:
+    """Whether `top` speaks of options of the same kind; what it unsets is no part of its kind, as it is none of the outcome."""
     if "kind" not in base or "kind" not in top:
         return True
-    return plain({"kind": base["kind"]}) == plain({"kind": top["kind"]})
+    return plain(merge({}, {"kind": base["kind"]})) == plain(merge({}, {"kind": top["kind"]}))
