@@ -44,6 +44,16 @@ def stop(path):
         time.sleep(60)
 djepa.files._sync = stop
 """
+# Go on freely up to a step, and there wait to be stopped: on a busy machine a run could otherwise be over before it is.
+HELD = """
+import djepa.train.trainer, time
+after = djepa.train.trainer.Trainer._after
+def wait(self, run, step):
+    after(self, run, step)
+    if step == {step}:
+        time.sleep(600)
+djepa.train.trainer.Trainer._after = wait
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,6 +88,11 @@ def start(tmp_path):
     yield popen
     for process in started:
         kill(process)
+
+
+def held(step):
+    """`djepa`, whose run goes no further than this step."""
+    return HELD.format(step=step) + COMMAND
 
 
 def kill(process):
@@ -127,9 +142,9 @@ def assert_nothing_happened(run, whole):
 
 def test_killed_twice_while_workers_load_its_data(tmp_path, start, whole):
     run = tmp_path / "run"
-    kill_at(start(*train(run, "train.num_workers=2")), run, 6)
+    kill_at(start(*train(run, "train.num_workers=2"), code=held(14)), run, 6)
     first = steps(run)[-1]
-    kill_at(start("resume", run, "--device", "cpu"), run, first + 6)
+    kill_at(start("resume", run, "--device", "cpu", code=held(30)), run, first + 6)
     last = start("resume", run, "--device", "cpu")
     output, _ = last.communicate(timeout=120)
     assert last.returncode == 0 and "Done" in output
@@ -150,7 +165,7 @@ def test_killed_while_it_saves(tmp_path, start, whole, moment):
 
 def test_killed_before_its_first_checkpoint(tmp_path, start, whole):
     run = tmp_path / "run"
-    kill_at(start(*train(run, "checkpoint.every=1000")), run, 3)
+    kill_at(start(*train(run, "checkpoint.every=1000"), code=held(14)), run, 3)
     assert not (run / "checkpoints").exists()
     Trainer.resume(run, ["checkpoint.every=4"], device="cpu")
     assert_nothing_happened(run, whole)
@@ -158,11 +173,12 @@ def test_killed_before_its_first_checkpoint(tmp_path, start, whole):
 
 def test_interrupted_from_the_keyboard(tmp_path, start, whole):
     run = tmp_path / "run"
-    process = start(*train(run))
+    process = start(*train(run), code=held(14))
     while not steps(run):
+        assert process.poll() is None, "the run ended before it could be interrupted"
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 130 and "djepa resume" in told and "Traceback" not in told
     Trainer.resume(run, device="cpu")
     assert_nothing_happened(run, whole)
