@@ -6,7 +6,7 @@ tokens unit scale). `complete` fills that in once, and the completed specificati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from math import prod
 
@@ -155,8 +155,22 @@ def _complete_stream(
     assert shaped.shape is not None
     rough.layout(shaped.shape)
     dataset.check({name: rough})
-    fitted = rough.measured(spread_samples(name, dataset))
-    return shaped.model_copy(update={"tokenizer": Component(kind=tokenizer_kind(stream), **fitted.options())})
+    shapes: set[tuple[int, ...]] = set()
+    fitted = rough.measured(_noting(spread_samples(name, dataset), shapes))
+    return shaped.model_copy(update={"tokenizer": Component(kind=tokenizer_kind(stream), **fitted.options()),
+                                     "sizes": stream.sizes or _sizes(shapes - {shaped.shape} and shapes)})
+
+
+def _noting(samples: Iterable[Sample], shapes: set[tuple[int, ...]]) -> Iterator[Sample]:
+    """The samples, while their shapes are added to `shapes`."""
+    for sample in samples:
+        shapes.add(sample.shape)
+        yield sample
+
+
+def _sizes(shapes: Collection[tuple[int, ...]]) -> tuple[tuple[int, int], ...] | None:
+    """The least and the most along each axis; None where there is nothing to tell."""
+    return tuple((min(sizes), max(sizes)) for sizes in list(zip(*shapes, strict=True))[1:]) or None
 
 
 def tokenizer_kind(stream: StreamSpec) -> str:

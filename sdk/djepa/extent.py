@@ -75,12 +75,13 @@ def _check_other(
                          f"{list(shape)}; other lengths and sizes need a model trained with rotary positions. A longer clip "
                          f"can be made window by window: see Pipeline.extend.")
     tokenizer.layout(shape)
-    for axis, asked, trained in zip(tokenizer.media.axes, shape[1:], stream.shape[1:], strict=True):
-        if not SENSIBLE[0] <= asked / trained <= SENSIBLE[1]:
+    trained = stream.sizes or [(size, size) for size in stream.shape[1:]]
+    for axis, asked, (least, most) in zip(tokenizer.media.axes, shape[1:], trained, strict=True):
+        if not SENSIBLE[0] * least <= asked <= SENSIBLE[1] * most:
             rate = axis.rate(stream.meta)
-            warnings.warn(f"Stream {name!r} was trained on {trained / rate:g} {axis.unit} along {axis.name!r}; "
-                          f"{asked / rate:g} {axis.unit} is far outside, and quality will suffer.",
-                          ExtrapolationWarning, stacklevel=5)
+            known = f"{least / rate:g} to {most / rate:g}" if least < most else f"{most / rate:g}"
+            warnings.warn(f"Stream {name!r} was trained on {known} {axis.unit} along {axis.name!r}; {asked / rate:g} "
+                          f"{axis.unit} is far outside, and quality will suffer.", ExtrapolationWarning, stacklevel=5)
 
 
 def fitted(name: str, sample: Sample, stream: StreamSpec, media: MediaSpec, learned: bool) -> Sample:

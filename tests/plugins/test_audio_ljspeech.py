@@ -3,6 +3,7 @@
 import pickle
 import shutil
 import subprocess
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import soundfile
 import torch
 
 from djepa import Pipeline, Recipe, Trainer
-from djepa.errors import MediaError, UsageError
+from djepa.errors import ExtrapolationWarning, MediaError, UsageError
 from djepa.random import seeded
 from djepa.storage import newest_checkpoint
 from djepa_audio.ljspeech import LJSpeech
@@ -211,6 +212,18 @@ def run(speech, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pipe(run):
     return Pipeline.from_pretrained(run, device="cpu")
+
+
+def test_a_model_knows_the_lengths_it_was_trained_on(speech, pipe):
+    dataset = LJSpeech(root=str(speech), num_heldout=2, min_seconds=0.1)
+    lengths = [dataset.load(index).samples["audio"].shape[1] for index in range(len(dataset))]
+    assert pipe.spec.streams["audio"].sizes == ((min(lengths), max(lengths)),)
+    assert pipe.spec.streams["audio"].shape == (1, RATE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.generate("Hello", seconds=1.9 * max(lengths) / RATE)
+    with pytest.warns(ExtrapolationWarning, match="far outside"):
+        pipe.generate("Hello", seconds=2.1 * max(lengths) / RATE)
 
 
 def test_recordings_of_a_synthesizer_are_read(speech):

@@ -16,12 +16,12 @@ FPS = 4.0
 CLOSE = {"atol": 1e-4, "rtol": 0.0}
 
 
-def make_pipe(position=None, streams=("clip",), order="random", trained=8):
+def make_pipe(position=None, streams=("clip",), order="random", trained=8, sizes=None):
     """An untrained model of grey clips of 8 frames of 4x4 pixels, two seconds long; in tokens: 4 rows of 4."""
     patch = {"kind": "patchify", "patch": {"t": 2, "y": 2, "x": 2}}
     spec = ModelSpec(
-        streams={name: StreamSpec(modality="video", shape=(1, trained, 4, 4), meta={"fps": FPS}, tokenizer=patch,
-                                  head={"kind": "flow", "depth": 1, "width": 16}) for name in streams},
+        streams={name: StreamSpec(modality="video", shape=(1, trained, 4, 4), sizes=sizes, meta={"fps": FPS},
+                                  tokenizer=patch, head={"kind": "flow", "depth": 1, "width": 16}) for name in streams},
         width=16, encoder_depth=1, predictor_depth=1, num_heads=1, position=position or RotaryPosition(),
         generate={"num_steps": 3, "num_denoising_steps": 2, "order": order},
     )
@@ -177,6 +177,15 @@ def test_rotary_positions_make_other_lengths_and_sizes(pipe):
 def test_far_from_the_trained_length_a_warning_says_so(pipe):
     with pytest.warns(ExtrapolationWarning, match=r"trained on 2 s along 't'; 5 s is far outside"):
         assert pipe.generate(seconds=5.0)[0].shape == (1, 20, 4, 4)
+
+
+def test_trained_on_many_lengths_a_model_makes_all_of_these_without_a_warning():
+    pipe = make_pipe(sizes=((2, 16), (4, 4), (4, 4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [pipe.generate(seconds=seconds)[0].shape[1] for seconds in (0.5, 8.0)] == [2, 32]
+    with pytest.warns(ExtrapolationWarning, match=r"trained on 0.5 to 4 s along 't'; 9 s is far outside"):
+        pipe.generate(seconds=9.0)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

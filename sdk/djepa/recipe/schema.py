@@ -75,6 +75,7 @@ class StreamSpec(Strict):
     tokenizer: TokenizerNode | None = None         # None: the modality's own default
     head: HeadNode = Component(kind="gaussian")
     shape: tuple[PositiveInt, ...] | None = None   # of a sample, channels first; None: that of the first example
+    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] | None = None  # along each axis, from and to, of what is trained on
     meta: dict[str, float] = {}                    # rates of the axes (fps, sample_rate); from the first example too
     loss_weight: PositiveFloat = 1.0
 
