@@ -8,6 +8,7 @@ import sys
 import typer
 
 from djepa.cli import (
+    bench_commands,
     cache_command,
     convert_command,
     export_command,
@@ -33,6 +34,7 @@ app.command("cache")(cache_command.cache)
 app.command("measure")(measure_command.measure)
 app.command("export")(export_command.export)
 app.command("convert")(convert_command.convert)
+app.add_typer(bench_commands.app, name="bench")
 app.add_typer(recipes_commands.app, name="recipes")
 app.add_typer(plugins_commands.app, name="plugins")
 

@@ -89,7 +89,7 @@ class Trainer:
         run = Path(run)
         if any((run / name).exists() for name in (RECIPE, "checkpoints", "log.jsonl")):
             raise UsageError(f"{str(run)!r} already holds a run. Go on with it (djepa resume {run}) or choose another folder.")
-        self._build(run)  # first, so that a recipe that does not fit its data leaves no run behind
+        self.build(run)  # first, so that a recipe that does not fit its data leaves no run behind
         self._write_recipe(run)
         return self._train(run)
 
@@ -114,7 +114,7 @@ class Trainer:
             raise UsageError(f"A resumed run must stay the same run: {refused[0]!r} cannot change. "
                              f"These can: {', '.join(sorted(RESUMABLE))}.")
         trainer = cls(Recipe.load(run / RECIPE, overrides), device=device)
-        trainer._build(run)
+        trainer.build(run)
         if overrides:
             trainer._write_recipe(run)
         return trainer._train(run)
@@ -153,9 +153,9 @@ class Trainer:
         assert path is not None
         return path
 
-    def _build(self, run: Path) -> None:
-        """Model, average and optimizer, fresh as of step 0."""
-        newest = newest_checkpoint(run)
+    def build(self, run: Path | None = None) -> None:
+        """Model, average and optimizer, fresh as of step 0; those of a run's checkpoint, if it has one."""
+        newest = newest_checkpoint(run) if run else None
         self.model_spec = read_config(newest)[0] if newest else complete(self.recipe.model, self.dataset, self.device)
         self.tokenizers = {name: one.to(self.device) for name, one in build_tokenizers(self.model_spec).items()}
         self.dataset.check(self.tokenizers)
@@ -175,8 +175,19 @@ class Trainer:
 
     def _step(self, step: int, examples: Sequence[Example]) -> bool:
         """Take one optimizer step; False when its gradient was not finite and the step was skipped."""
+        losses, norm, sound = self.update(step, self.micro_batches(step, examples))
+        if not sound:
+            self.log.event(step + 1, "skipped", reason="the gradient is not finite")
+        self._report(step + 1, losses, norm)
+        return sound
+
+    def micro_batches(self, step: int, examples: Sequence[Example]) -> list[MicroBatch]:
+        """The examples of a step, tokenized, on the device."""
         micro = self.spec.micro_batch_size or self.spec.batch_size
-        parts = [self._micro_batch(step, start, examples[start : start + micro]) for start in range(0, len(examples), micro)]
+        return [self._micro_batch(step, start, examples[start : start + micro]) for start in range(0, len(examples), micro)]
+
+    def update(self, step: int, parts: Sequence[MicroBatch]) -> tuple[dict[str, Tensor], Tensor, bool]:
+        """Losses, gradient and optimizer of a step: its losses, the norm of its gradient, and whether that was finite."""
         counts = {name: sum(int((part.hidden[name] & part.tokens[name].valid).sum()) for part in parts)
                   for name in self.model_spec.streams}
         losses: dict[str, Tensor] = {}
@@ -192,11 +203,8 @@ class Trainer:
         if sound:
             self.optimizer.step()
             update_average(self.average, self.model, ema_decay(self.spec, step))
-        else:
-            self.log.event(step + 1, "skipped", reason="the gradient is not finite")
         self.optimizer.zero_grad(set_to_none=True)
-        self._report(step + 1, losses, norm)
-        return sound
+        return losses, norm, sound
 
     def _micro_batch(self, step: int, start: int, examples: Sequence[Example]) -> MicroBatch:
         """Tokens, masks and conditions of some of a step's examples, the first of which has place `start` in the batch."""
