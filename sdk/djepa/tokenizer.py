@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from djepa.seam import joined
 from djepa.tokens import Encoded, MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
 
 EncodingNoise = Callable[[int], Tensor]  # standard normal numbers (b, width), a function of each sample and not of its batch
@@ -79,10 +80,22 @@ class Tokenizer(ABC):
     def restore(self, tokens: Tokens, original: Sample, keep: Bool[Tensor, "..."]) -> Sample:
         """The sample of these tokens, and exactly `original` where `keep` (in the shape of its axes) is True.
 
+        What a lossy tokenizer gets wrong beside the seam is made up for on its other side, as far as a token goes.
+
         Override where what is decoded has a freedom (the phase of a sound) in which it has to agree with what is kept.
         """
         decoded = self.decode(tokens)
-        return replace(decoded, data=torch.where(keep, original.data, decoded.data))
+        if self.lossless:
+            return replace(decoded, data=torch.where(keep, original.data, decoded.data))
+        data = joined(decoded.data, original.data, keep, self._token_sizes(original.shape))
+        low, high = self.media.bounds or (-torch.inf, torch.inf)
+        return replace(decoded, data=torch.where(keep, original.data, data.clamp(low, high)))
+
+    def _token_sizes(self, shape: tuple[int, ...]) -> list[int]:
+        """How many steps of a sample of this shape a token covers at most, along each axis; all, where tokens have no such."""
+        cells = self.cells(shape)
+        return [int(cells[axis.name].bincount().max()) if axis.name in cells else size
+                for axis, size in zip(self.media.axes, shape[1:], strict=True)]
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
