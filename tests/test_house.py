@@ -21,8 +21,8 @@ OURS = {Path(package).name for package in PACKAGES}
 
 MAX_FILE_LINES = 320
 MAX_FUNCTION_LINES = 70
-CONTRACTS = ("djepa.tokenizer", "djepa.tokens", "djepa.errors", "djepa.hookspecs")  # all a tokenizer may know of the core
-DISTRIBUTED = "sdk/djepa/train/distributed.py"                                      # the one home of torch.distributed
+CONTRACTS = ("djepa.tokenizer", "djepa.tokens", "djepa.seam", "djepa.errors", "djepa.hookspecs")  # what tokenizers may know
+DISTRIBUTED = "sdk/djepa/train/distributed.py"  # the one home of torch.distributed
 MODALITY_WORDS = {"image", "images", "video", "videos", "audio", "audios"}
 MEDIA_LIBRARIES = {"PIL", "torchvision", "torchaudio", "soundfile", "av", "decord", "diffusers", "transformers"}
 MODALITY_NAMES_ALLOWED = {  # path: reason

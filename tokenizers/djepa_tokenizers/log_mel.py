@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from djepa.errors import LayoutError, UsageError
+from djepa.seam import joined
 from djepa.tokenizer import EncodingNoise, Tokenizer
 from djepa.tokens import Axis, MediaSpec, Sample, TokenBatch, Tokens, TokenSpec
 from djepa_tokenizers.griffin_lim import Known, griffin_lim
@@ -31,6 +32,8 @@ from djepa_tokenizers.vocoder import Vocoder
 GRIFFIN_LIM = "griffin-lim"
 MEL = Axis("mel", "bin")
 MIN_STD = 0.1  # of a measured bin, about 1 dB: one that was silent must not blow up what little it varies by later
+NEARLY_ALL = 0.95  # of what a frame sees: the rest, at its edges, makes no difference
+NUM_BINS = 8  # of the Fourier transform: twice what its window spreads a partial over
 SILENT = 1.01  # times the floor: what rounding and a model make of silence
 
 
@@ -166,9 +169,18 @@ class LogMel(Tokenizer):
         if waveform is None or known:
             mel = logarithms.exp()
             magnitudes = self._spectrogram.magnitudes(mel * (mel > SILENT * self.floor))
+            magnitudes = self._going_on(magnitudes, known) if known else magnitudes
             waveform = griffin_lim(self._spectrogram, magnitudes, self.iterations, start=waveform, known=known)
         low, high = self.media.bounds or (-math.inf, math.inf)
         return waveform.clamp(low, high).unflatten(0, scaled.shape[:2])
+
+    def _going_on(self, magnitudes: Float[Tensor, "b f bin"], known: Known) -> Float[Tensor, "b f bin"]:
+        """Those of the frames that see only what is known, and others that go on from them: in level, and in partials, which
+        mel bins blur.
+        """
+        true = self._spectrogram.transform(known.waveform).abs()
+        keep = (known.share(self._spectrogram) > NEARLY_ALL).expand(magnitudes.shape[1:])
+        return joined(magnitudes, true, keep, (self._patches.patch[0], NUM_BINS)).clamp(min=0)
 
     def measured(self, samples: Iterable[Sample]) -> LogMel:
         """This tokenizer with the mean and standard deviation of each bin, where they are not known.
