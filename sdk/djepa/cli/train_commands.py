@@ -19,10 +19,12 @@ def train(
 ) -> None:
     """Train a model from a recipe."""
     from djepa.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides or [])  # before torch is imported, so that mistakes are told at once
     from djepa.train import Trainer
 
     run = out or Path("runs") / Path(recipe).with_suffix("").name
-    checkpoint = Trainer(Recipe.load(recipe, overrides or []), device=device).fit(run)
+    checkpoint = Trainer(loaded, device=device).fit(run)
     print(f"Done. The model is in {checkpoint}. Generate with: djepa generate {run} --out samples")
 
 

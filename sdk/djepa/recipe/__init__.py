@@ -1,6 +1,7 @@
 """Recipes: what a run is, as validated data.
 
     component.py    nodes that name something registered, checked against the class they name
+    options.py      the options of such a class, told without importing it where source.py can (docstrings.py: in words)
     schema.py       the shape of a recipe
     yaml_text.py    YAML to plain values and back
     layers.py       a document over its parent, and overrides over both; who said what

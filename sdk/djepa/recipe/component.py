@@ -1,18 +1,17 @@
 """Nodes of a recipe that name something registered: `{kind: gaussian, depth: 3}`.
 
 The options of a component are the keyword-only parameters of the class its kind names, so a plugin's class is all the
-schema its node needs. Importing this module loads no plugin; validating a node does.
+schema its node needs. Importing this module loads no plugin; validating a node reads the class's source, and imports it
+only where that does not tell.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -27,10 +26,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic.errors import PydanticUserError
-from pydantic_core import CoreSchema, PydanticCustomError, PydanticSerializationError, core_schema, to_jsonable_python
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_jsonable_python
 
 from djepa.errors import PluginError, UnknownNameError, UsageError
 from djepa.plugins import host
+from djepa.recipe.options import REQUIRED, Option, options_of, unresolved
 
 
 class Component(BaseModel):
@@ -65,13 +65,8 @@ class Component(BaseModel):
             UsageError: the component has not been checked as part of a recipe.
         """
         options = self.options
-        resolved = {}
-        for name, parameter in option_parameters(self._implementation()).items():
-            if name in options:
-                resolved[name] = options[name]
-            elif _is_plain(parameter.default):
-                resolved[name] = parameter.default
-        return resolved
+        known = options_of(self._known_registry(), self.kind)
+        return {one.name: options.get(one.name, one.default) for one in known if one.name in options or one.is_plain}
 
     @model_serializer
     def _flat(self, info: SerializationInfo) -> dict[str, Any]:
@@ -84,13 +79,13 @@ class Component(BaseModel):
         Raises:
             UsageError: the component has not been checked as part of a recipe.
         """
-        return self._implementation()(*provided, **copy.deepcopy(self.options))
+        return host().get(self._known_registry(), self.kind)(*provided, **copy.deepcopy(self.options))
 
-    def _implementation(self) -> type:
+    def _known_registry(self) -> str:
         if self._registry is None:
             raise UsageError(f"{self!r} does not know yet in which registry to look its kind up. Put it into a Recipe "
                              f"(or a StreamSpec, ModelSpec, ...), which checks it, and take it from there.")
-        return host().get(self._registry, self.kind)
+        return self._registry
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Component) and (self.kind, self.options) == (other.kind, other.options)
@@ -116,10 +111,9 @@ class Registered:
         """The keys of a node of this kind, each with what the docstring of the class says of it."""
         kinds = {"kind": f"one of: {', '.join(host().names(self.registry))}"}
         try:
-            implementation = self._implementation(kind)
+            return kinds | {option.name: option.description for option in self._options(kind)}
         except PydanticCustomError:
             return kinds
-        return kinds | {name: _described(implementation, name) for name in option_parameters(implementation)}
 
     def _known(self, name: str) -> str:
         try:
@@ -130,7 +124,7 @@ class Registered:
 
     def _checked(self, component: Component) -> Component:
         try:
-            options = _coerced(self._implementation(component.kind), component.options)
+            options = _coerced(component.kind, self._options(component.kind), component.options)
         except PydanticCustomError as error:
             raise ValidationError.from_exception_data(
                 self.registry, [{"type": error, "loc": ("kind",), "input": component.kind}]) from None
@@ -138,65 +132,40 @@ class Registered:
         checked._registry = self.registry
         return checked
 
-    def _implementation(self, name: str) -> type:
+    def _options(self, kind: str) -> tuple[Option, ...]:
         try:
-            return host().get(self.registry, name)
+            return options_of(self.registry, kind)
         except (UnknownNameError, PluginError) as error:
             raise _problem(error) from None
 
 
-def option_parameters(implementation: type) -> Mapping[str, inspect.Parameter]:
-    """The keyword-only parameters of a class's constructor: its settings."""
+def options_model(kind: str, options: tuple[Option, ...]) -> type[BaseModel]:
+    """What checks the options of one kind. Its fields are numbered and have the options' names as aliases: an option may
+    then be called `copy` or `model_x` without meeting pydantic's own names.
+
+    Raises:
+        PydanticCustomError: an annotation means nothing to pydantic.
+    """
+    fields: dict[str, Any] = {
+        f"option_{number}": (option.annotation, Field(default=... if option.default is REQUIRED else None, alias=option.name))
+        for number, option in enumerate(options)}
     try:
-        parameters = inspect.signature(implementation).parameters
-    except (TypeError, ValueError):  # classes written in C may not tell
-        return {}
-    return {name: item for name, item in parameters.items() if item.kind is inspect.Parameter.KEYWORD_ONLY}
+        config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
+        return create_model("Options", __config__=config, **fields)
+    except (NameError, TypeError, PydanticUserError) as error:
+        raise _problem(unresolved(repr(kind), error)) from error
 
 
-def _coerced(implementation: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def _coerced(kind: str, known: tuple[Option, ...], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the constructor's annotations want them. A null option is one that was not given."""
     given = {name: value for name, value in options.items() if value is not None}
-    names = {f"option_{number}": name for number, name in enumerate(option_parameters(implementation))}
-    checked = _options_model(implementation)(**given)
-    return {name: getattr(checked, field) for field, name in names.items() if field in checked.model_fields_set}
-
-
-def _options_model(implementation: type) -> type[BaseModel]:
-    # Numbered fields with the real names as aliases: an option may then be called `copy` or `model_x` without
-    # meeting pydantic's own names.
-    fields: dict[str, Any] = {}
-    try:
-        hints = get_type_hints(implementation.__init__, include_extras=True)
-        for number, (name, parameter) in enumerate(option_parameters(implementation).items()):
-            default = ... if parameter.default is inspect.Parameter.empty else None
-            fields[f"option_{number}"] = (hints.get(name, Any), Field(default=default, alias=name))
-        config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
-        return create_model(implementation.__name__, __config__=config, **fields)
-    except (NameError, TypeError, PydanticUserError) as error:
-        place = f"{implementation.__module__}:{implementation.__qualname__}"
-        raise _problem(f"the options of {place} cannot be checked, because the annotations of its constructor cannot "
-                       f"be resolved ({error}); what they name has to be imported outside of TYPE_CHECKING") from error
-
-
-def _described(implementation: type, option: str) -> str:
-    """The line that a Google-style docstring begins an argument with; empty if there is none."""
-    found = re.search(rf"^\s+{re.escape(option)}(?: \(.*\))?: (.*)$", inspect.getdoc(implementation) or "", re.MULTILINE)
-    return found.group(1).strip().rstrip(".;,") if found else ""
+    checked = options_model(kind, known)(**given)
+    fields = {f"option_{number}": option.name for number, option in enumerate(known)}
+    return {name: getattr(checked, field) for field, name in fields.items() if field in checked.model_fields_set}
 
 
 def _problem(text: object) -> PydanticCustomError:
     return PydanticCustomError("component", "{problem}", {"problem": str(text)})
-
-
-def _is_plain(value: Any) -> bool:
-    if value is inspect.Parameter.empty:
-        return False
-    try:
-        to_jsonable_python(value)
-    except PydanticSerializationError:
-        return False
-    return True
 
 
 HeadNode = Annotated[Component, Registered("head")]

@@ -7,7 +7,7 @@ from typing import Any
 
 from djepa.errors import DjepaError, UsageError
 from djepa.plugins import Contribution, Record, host, lookup
-from djepa.recipe.component import option_parameters
+from djepa.recipe.options import option_parameters
 from djepa.testing.conformance import checks
 from djepa.testing.conformance.check import Check, Result
 
