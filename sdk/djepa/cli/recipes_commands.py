@@ -108,12 +108,12 @@ def _rows() -> Iterator[dict[str, Any]]:
     from djepa.errors import UsageError
     from djepa.recipe import model_names, recipe_names
     from djepa.recipe.layers import plain
-    from djepa.recipe.load import load_tree
+    from djepa.recipe.load import load
 
     shipped = set(model_names())
     for name in recipe_names():
         try:
-            document = plain(load_tree(name))
+            document = plain(load(name).tree)
             described = {"modalities": _modalities(document), "description": str(document.get("description", ""))}
         except UsageError as error:
             described = {"modalities": [], "description": f"cannot be read: {error}"}

@@ -16,11 +16,12 @@ def train(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; by default runs/RECIPE.")] = None,
     device: Device = "auto",
+    smoke: Annotated[bool, typer.Option("--smoke", help="In miniature, to see that all works: two tiny steps.")] = False,
 ) -> None:
     """Train a model from a recipe."""
     from djepa.recipe import Recipe
 
-    loaded = Recipe.load(recipe, overrides or [])  # before torch is imported, so that mistakes are told at once
+    loaded = Recipe.load(recipe, overrides or [], smoke=smoke)  # before torch is imported, so that mistakes are told at once
     from djepa.train import Trainer
 
     run = out or Path("runs") / Path(recipe).with_suffix("").name

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -58,20 +58,27 @@ class Component(BaseModel):
         """The keyword arguments that were given; defaults are left to the class."""
         return dict(self.model_extra or {})
 
-    def resolved_options(self) -> dict[str, Any]:
+    def resolved_options(self, *, draft: bool = False) -> dict[str, Any]:
         """The options in the order of the class's parameters, its own defaults included where they are plain values.
+
+        Args:
+            draft: include options that are required and were not given, as None.
 
         Raises:
             UsageError: the component has not been checked as part of a recipe.
         """
         options = self.options
         known = options_of(self._known_registry(), self.kind)
-        return {one.name: options.get(one.name, one.default) for one in known if one.name in options or one.is_plain}
+        missing = {one.name: None for one in known if draft and one.default is REQUIRED}
+        return {one.name: options.get(one.name, missing.get(one.name, one.default)) for one in known
+                if one.name in {*options, *missing} or one.is_plain}
 
     @model_serializer
     def _flat(self, info: SerializationInfo) -> dict[str, Any]:
-        resolved = isinstance(info.context, dict) and info.context.get("resolved")
-        return {"kind": self.kind, **(self.resolved_options() if resolved else self.options)}
+        context = info.context if isinstance(info.context, dict) else {}
+        if not context.get("resolved"):
+            return {"kind": self.kind, **self.options}
+        return {"kind": self.kind, **self.resolved_options(draft=bool(context.get("draft")))}
 
     def build(self, *provided: Any) -> Any:
         """An instance of the registered class: `provided` comes from the core, by position, and the options by name.
@@ -104,8 +111,9 @@ class Registered:
     registry: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        check = self._checked if source is Component else self._known
-        return core_schema.no_info_after_validator_function(check, handler(source))
+        if source is Component:
+            return core_schema.with_info_after_validator_function(self._checked, handler(source))
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
 
     def key_descriptions(self, kind: str) -> dict[str, str]:
         """The keys of a node of this kind, each with what the docstring of the class says of it."""
@@ -122,9 +130,12 @@ class Registered:
             raise _problem(error) from None
         return name
 
-    def _checked(self, component: Component) -> Component:
+    def _checked(self, component: Component, info: core_schema.ValidationInfo) -> Component:
         try:
-            options = _coerced(component.kind, self._options(component.kind), component.options)
+            known = self._options(component.kind)
+            if isinstance(info.context, dict) and info.context.get("draft"):
+                known = tuple(replace(option, default=None) if option.default is REQUIRED else option for option in known)
+            options = _coerced(component.kind, known, component.options)
         except PydanticCustomError as error:
             raise ValidationError.from_exception_data(
                 self.registry, [{"type": error, "loc": ("kind",), "input": component.kind}]) from None

@@ -55,15 +55,6 @@ def plain(tree: Tree) -> dict[str, Any]:
     return {key: copy.deepcopy(node.value) if isinstance(node, Leaf) else plain(node) for key, node in tree.items()}
 
 
-def leaves(tree: Tree, path: LeafPath = ()) -> dict[LeafPath, str]:
-    """The origin of every leaf."""
-    found: dict[LeafPath, str] = {}
-    for key, node in tree.items():
-        here = (*path, key)
-        found |= {here: node.origin} if isinstance(node, Leaf) else leaves(node, here)
-    return found
-
-
 def override_layer(text: str) -> Tree:
     """The document that one `a.b=value` stands for; the value is YAML.
 
@@ -71,13 +62,37 @@ def override_layer(text: str) -> Tree:
         RecipeError: there is no "=", a part of the path is empty, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
-    path = [part.strip() for part in key.split(".")]
-    if not equals or not all(path):
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise RecipeError(f"the override {text!r} is not of the form key=value, such as train.steps=500")
-    document: Any = parse_yaml(value, f"the value of the override {text!r}")
+    return assignment_layer(key, parse_yaml(value, f"the value of the override {text!r}"))
+
+
+def assignment_layer(key: str, value: Any) -> Tree:
+    """The document in which nothing but a dotted key has a value.
+
+    Raises:
+        RecipeError: a part of the key is empty.
+    """
+    path = [part.strip() for part in key.split(".")]
+    if not all(path):
+        raise RecipeError(f"the override {key!r} is not a dotted key, such as train.steps")
     for part in reversed(path):
-        document = {part: document}
-    return layer(document, lambda _: OVERRIDE)
+        value = {part: value}
+    return layer(value, lambda _: OVERRIDE)
+
+
+def values(tree: Tree, path: LeafPath = ()) -> dict[LeafPath, Leaf]:
+    """Every leaf by its path."""
+    found: dict[LeafPath, Leaf] = {}
+    for key, node in tree.items():
+        here = (*path, key)
+        found |= {here: node} if isinstance(node, Leaf) else values(node, here)
+    return found
+
+
+def leaves(tree: Tree) -> dict[LeafPath, str]:
+    """The origin of every leaf."""
+    return {path: leaf.origin for path, leaf in values(tree).items()}
 
 
 def _laid_over(base: Tree | Leaf | None, top: Tree | Leaf) -> Tree | Leaf:

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from djepa.errors import RecipeError, UnknownNameError, suggest
 from djepa.recipe.catalogue import find_recipe
 from djepa.recipe.layers import Tree, layer, merge
-from djepa.recipe.schema import SCHEMA_VERSION
+from djepa.recipe.migrations import up_to_date
+from djepa.recipe.smoke import SMOKE, overlay, smoke_block
 from djepa.recipe.yaml_text import MAX_CHARACTERS, parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
+_EXTENDS = "extends"
 
 
-def load_tree(reference: str | os.PathLike[str]) -> Tree:
-    """The document of a recipe, with its parents underneath; every leaf knows the file that gives it.
+@dataclass(frozen=True)
+class Loaded:
+    """A document with its parents underneath; every leaf knows the file that gives it.
+
+    Attributes:
+        tree: what the run is.
+        smoke: what makes it a run in miniature, in the order in which it is to be laid over.
+    """
+
+    tree: Tree
+    smoke: tuple[Tree, ...] = ()
+
+    def in_miniature(self) -> Tree:
+        """The document of the run in miniature."""
+        return functools.reduce(merge, (overlay(), *self.smoke), self.tree)
+
+
+def load(reference: str | os.PathLike[str]) -> Loaded:
+    """A recipe's document.
 
     Raises:
         UnknownNameError: there is no recipe of that name.
@@ -26,8 +47,8 @@ def load_tree(reference: str | os.PathLike[str]) -> Tree:
     return _extended(*locate(reference), chain=())
 
 
-def tree_of(document: Mapping[str, Any], origin: str) -> Tree:
-    """Like `load_tree`, of a document that is at hand; a path in its `extends` is relative to the current folder."""
+def loaded(document: Mapping[str, Any], origin: str) -> Loaded:
+    """Like `load`, of a document that is at hand; a path in its `extends` is relative to the current folder."""
     return _with_parents(document, origin, Path.cwd(), chain=())
 
 
@@ -68,7 +89,7 @@ def locate(reference: str | os.PathLike[str], beside: Path | None = None) -> tup
         raise
 
 
-def _extended(origin: str, path: Path, chain: tuple[tuple[str, Path], ...]) -> Tree:
+def _extended(origin: str, path: Path, chain: tuple[tuple[str, Path], ...]) -> Loaded:
     steps = [*chain, (origin, path.resolve())]
     if any(path.resolve() == earlier for _, earlier in chain):
         raise RecipeError(f"'extends' goes in a circle: {' -> '.join(step for step, _ in steps)}.")
@@ -79,22 +100,20 @@ def _extended(origin: str, path: Path, chain: tuple[tuple[str, Path], ...]) -> T
     return _with_parents(document, origin, path.parent, tuple(steps))
 
 
-def _with_parents(document: Mapping[str, Any], origin: str, folder: Path, chain: tuple[tuple[str, Path], ...]) -> Tree:
-    _check_version(document, origin)
-    own = layer({key: value for key, value in document.items() if key != "extends"}, lambda _: origin)
-    parent = document.get("extends")
+def _with_parents(document: Mapping[str, Any], origin: str, folder: Path, chain: tuple[tuple[str, Path], ...]) -> Loaded:
+    document = up_to_date(document, origin)
+    own = layer({key: value for key, value in document.items() if key not in (_EXTENDS, SMOKE)}, lambda _: origin)
+    smoke = smoke_block(document, origin)
+    base = _parent(document.get(_EXTENDS), origin, folder, chain)
+    return Loaded(merge(base.tree, own), (*base.smoke, smoke) if smoke else base.smoke)
+
+
+def _parent(parent: Any, origin: str, folder: Path, chain: tuple[tuple[str, Path], ...]) -> Loaded:
     if parent is None:
-        return merge({}, own)
+        return Loaded({})
     if not isinstance(parent, str):
         raise RecipeError(f"'extends' in {origin} names one recipe, or one file ending in .yaml, and not {parent!r}.")
     try:
-        return merge(_extended(*locate(parent, folder), chain), own)
+        return _extended(*locate(parent, folder), chain)
     except UnknownNameError as error:
         raise RecipeError(f"{origin} extends a recipe that there is not. {error}") from error
-
-
-def _check_version(document: Mapping[str, Any], origin: str) -> None:
-    version = document.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise RecipeError(f"{origin} has schema_version {version}, and this djepa knows versions up to {SCHEMA_VERSION}: "
-                          f"upgrade djepa to use it (pip install -U djepa).")

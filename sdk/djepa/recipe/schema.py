@@ -16,9 +16,10 @@ A node with a `kind` names something registered; its other keys are that compone
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic_core import to_jsonable_python
 
 from djepa.recipe.component import (
     AttentionNode,
@@ -30,6 +31,7 @@ from djepa.recipe.component import (
     OrderNode,
     TokenizerNode,
 )
+from djepa.recipe.validation import problems_of, refusal
 
 SCHEMA_VERSION = 1
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -41,6 +43,17 @@ class Strict(BaseModel):
     """Frozen, and nothing that is not declared gets in."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    if not TYPE_CHECKING:  # type checkers know the fields
+        def __init__(self, **values: Any) -> None:
+            """Raises RecipeError: the same problems in the same words as a file with these values would give."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                given = to_jsonable_python(values, fallback=repr)
+                raise refusal(type(self).__name__, problems_of(error, type(self), given, {})) from None
+
+        __init__.__pydantic_base_init__ = True  # adds nothing to validation, which need not come by when nested
 
     @model_validator(mode="before")
     @classmethod

@@ -52,7 +52,9 @@ def validated(schema: type[Schema], document: Mapping[str, Any], origin: str) ->
     return validated_tree(schema, layer(document, lambda _: origin), origin)
 
 
-def validated_tree(schema: type[Schema], tree: Tree, name: str, earlier: Iterable[Problem] = ()) -> Schema:
+def validated_tree(
+    schema: type[Schema], tree: Tree, name: str, earlier: Iterable[Problem] = (), *, draft: bool = False
+) -> Schema:
     """An instance of a schema from a document whose leaves know their origin.
 
     Args:
@@ -60,6 +62,7 @@ def validated_tree(schema: type[Schema], tree: Tree, name: str, earlier: Iterabl
         tree: what there is.
         name: what to call the whole in an error.
         earlier: problems found before; they are listed with the others.
+        draft: let pass that a component lacks options which it requires, such as the folder of somebody's data.
 
     Raises:
         RecipeError: it does not fit, or there are problems already.
@@ -67,19 +70,32 @@ def validated_tree(schema: type[Schema], tree: Tree, name: str, earlier: Iterabl
     found = list(earlier)
     document = plain(tree)
     try:
-        instance = schema.model_validate(document)
+        instance = schema.model_validate(document, context={"draft": draft})
     except ValidationError as error:
-        found += _problems(error, schema, document, leaves(tree))
-    else:
-        if not found:
-            return instance
-    listed = "\n".join(f"  {problem}" for problem in sorted(set(found), key=str))
-    count = f"{len(set(found))} problems" if len(set(found)) > 1 else "a problem"
-    raise RecipeError(f"{name} has {count}:\n{listed}")
+        raise refusal(name, [*found, *problems_of(error, schema, document, leaves(tree))]) from None
+    if found:
+        raise refusal(name, found)
+    return instance
 
 
-def _problems(error: ValidationError, schema: type[BaseModel], document: Mapping[str, Any], origins: Mapping[LeafPath, str],
-              ) -> list[Problem]:
+def refusal(name: str, problems: Iterable[Problem]) -> RecipeError:
+    """The error that lists problems, sorted and each once."""
+    listed = sorted({str(problem) for problem in problems})
+    count = f"{len(listed)} problems" if len(listed) > 1 else "a problem"
+    return RecipeError("\n".join([f"{name} has {count}:", *(f"  {problem}" for problem in listed)]))
+
+
+def problems_of(
+    error: ValidationError, schema: type[BaseModel], document: Mapping[str, Any], origins: Mapping[LeafPath, str]
+) -> list[Problem]:
+    """What pydantic found, in our words.
+
+    Args:
+        error: what it raised.
+        schema: what the document should have been.
+        document: plain values, as they were given.
+        origins: of the document's leaves; empty where they have none to speak of.
+    """
     texts: dict[LeafPath, list[str]] = {}
     for details in error.errors(include_url=False):
         tag = ("kind",) if details["type"] == "union_tag_invalid" else ()
