@@ -132,11 +132,7 @@ def complete(spec: ModelSpec, dataset: Dataset, device: torch.device | None = No
         LayoutError: its samples cannot be divided into tokens.
     """
     first = dataset.load(0)
-    for kind, wanted, there in (("streams", spec.streams, first.samples), ("conditions", spec.conditions, first.conditions)):
-        for name in wanted:
-            if name not in there:
-                cure = " Without conditions: model.conditions=null" if kind == "conditions" and not there else ""
-                raise RecipeError(f"model.{kind}.{name}: the dataset gives no {name!r}. {suggest(name, there)}{cure}")
+    check_offered(spec, first)
     classes = dataset.classes()
     raw = spec.model_dump(mode="json")
     for name, node in spec.conditions.items():
@@ -145,6 +141,19 @@ def complete(spec: ModelSpec, dataset: Dataset, device: torch.device | None = No
     for name, stream in spec.streams.items():
         raw["streams"][name] = _complete_stream(name, stream, first, dataset, device).model_dump(mode="json")
     return ModelSpec.model_validate(raw)
+
+
+def check_offered(spec: ModelSpec, first: Example) -> None:
+    """Refuse a model with a stream or condition that the examples do not have.
+
+    Raises:
+        RecipeError: it has one.
+    """
+    for kind, wanted, there in (("streams", spec.streams, first.samples), ("conditions", spec.conditions, first.conditions)):
+        for name in wanted:
+            if name not in there:
+                cure = " Without conditions: model.conditions=null" if kind == "conditions" and not there else ""
+                raise RecipeError(f"model.{kind}.{name}: the dataset gives no {name!r}. {suggest(name, there)}{cure}")
 
 
 def _complete_stream(

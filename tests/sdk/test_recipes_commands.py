@@ -54,6 +54,51 @@ def test_show_resolved_prints_every_value_and_who_gave_it(tmp_path):
     assert lines["max_grad_norm"].endswith("# default")
 
 
+def test_show_resolved_says_what_only_the_user_can_know():
+    lines = {line.split(":")[0].strip(): line for line in run("show", "image/folder", "--resolved").splitlines()}
+    assert lines["root"].split() == ["root:", "null", "#", "required"] and lines["size"].endswith("# image/folder")
+
+
+def test_show_data_says_what_the_data_decide():
+    text = run("show", "image/digits", "--data")
+    lines = {line.split(":")[0].strip(): line for line in text.splitlines()}
+    assert lines["shape"].split("#") == ["      shape: [1, 8, 8]".ljust(62), " data"]
+    assert "'9'" in lines["names"] and lines["names"].endswith("# data")
+    assert lines["num_tokens"].endswith("# image/digits") and lines["dropout"].endswith("# default")
+    assert Recipe.from_dict(yaml.safe_load(text)).model.streams["image"].shape == (1, 8, 8)
+
+
+def test_show_smoke_says_what_makes_it_small():
+    assert "steps: 2 " in run("show", "image/digits", "--smoke") and "# smoke" in run("show", "image/digits", "--smoke")
+
+
+def test_diff_tells_what_differs_and_who_said_it():
+    rows = {row["path"]: row for row in json.loads(run("diff", "image/digits", "image/digits-flow", "train.lr=2e-3", "--json"))}
+    assert set(rows) == {"description", "model.streams.image.head.kind", "model.streams.image.head.time_scale",
+                         "model.streams.image.head.shift", "train.lr"}
+    assert rows["train.lr"] == {"path": "train.lr", "a": {"value": 1e-3, "origin": "image/digits"},
+                                "b": {"value": 2e-3, "origin": "override"}}
+    assert rows["model.streams.image.head.shift"]["a"] is None
+    assert rows["model.streams.image.head.shift"]["b"] == {"value": 1.0, "origin": "default"}
+
+
+def test_diff_for_people_is_two_lines_a_value():
+    assert run("diff", "image/digits", "image/digits", "seed=3") == "seed\n  - 0  # default\n  + 3  # override\n"
+    assert run("diff", "image/digits", "image/digits") == ""
+
+
+def test_diff_takes_paths_and_recipes_that_lack_what_only_the_user_knows(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: image/folder\ndata: {root: pictures}")
+    assert run("diff", "image/folder", tmp_path / "mine.yaml") == (
+        f"data.root\n  - null  # required\n  + pictures  # {tmp_path / 'mine.yaml'}\n")
+
+
+@pytest.mark.parametrize("names", [("image/digits", "image/digts"), ("image/digts", "image/digits")])
+def test_diff_of_a_recipe_that_there_is_not(names):
+    with pytest.raises(DjepaError, match="Did you mean 'image/digits'"):
+        run("diff", *names)
+
+
 def test_show_with_overrides_prints_what_comes_of_them():
     assert "steps: 5 " in run("show", "image/digits", "train.steps=5")
 
@@ -106,3 +151,32 @@ def test_validate_lists_the_problems_of_all(tmp_path):
 def test_validate_needs_a_recipe():
     with pytest.raises(DjepaError, match="no recipe"):
         run("validate", "train.steps=5")
+
+
+def test_validate_checks_the_miniature_as_well(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: image/digits\nsmoke: {train: {stpes: 3}}")
+    with pytest.raises(DjepaError, match=r"train\.stpes : unknown key .*smoke of .*mine\.yaml"):
+        run("validate", tmp_path / "mine.yaml")
+
+
+def test_validate_build_counts():
+    assert run("validate", "--build", "image/digits", "video/moving-digits").splitlines() == [
+        "ok image/digits 1,695,880 parameters; image: 16 tokens (4 x 4)",
+        "ok video/moving-digits 2,306,752 parameters; video: 64 tokens (4 x 4 x 4)"]
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("model.streams.image.tokenizer.patch=3", "image/digits cannot be built"),
+    ("model.conditions.lable=class", "the dataset gives no 'lable'"),
+    ("model={streams: {image: null, picture: {modality: image}}}", "the dataset gives no 'picture'"),
+])
+def test_validate_build_says_what_does_not_fit_together(override, words):
+    with pytest.raises(DjepaError, match=words):
+        run("validate", "--build", "image/digits", override)
+
+
+def test_validate_build_without_the_data_asks_for_what_they_decide(tmp_path):
+    with pytest.raises(DjepaError, match=r"nowhere.*to do without them say model\.streams\.image\.shape"):
+        run("validate", "--build", "image/folder", f"data.root={tmp_path / 'nowhere'}")
+    said = ["model.streams.image.shape=[3, 64, 64]", "model.conditions.label.names=[cats, dogs]"]
+    assert "256 tokens" in run("validate", "--build", "image/folder", f"data.root={tmp_path / 'nowhere'}", *said)

@@ -1,4 +1,4 @@
-"""``djepa recipes``: what there is to train, what it says, and whether yours is right."""
+"""``djepa recipes``: what there is to train, what it says, in what two differ, and whether yours is right."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare, copy and check recipes.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A recipe's name, such as image/digits, or the path of a .yaml file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to replace.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="The run in miniature, as djepa train --smoke makes it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 
 
 @app.command("ls")
 def list_recipes(
     modality: Annotated[str | None, typer.Option("--modality", help="Only those with a stream of this modality.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List the recipes of the installed packages, and whether a trained model comes with them."""
     from djepa.errors import UnknownNameError, suggest
@@ -43,15 +45,52 @@ def show_recipe(
     name: Name,
     overrides: Overrides = None,
     resolved: Annotated[bool, typer.Option("--resolved", help="Every value, and who gave it.")] = False,
+    with_data: Annotated[bool, typer.Option("--data", help="Look at the data for what they decide: shapes, classes, "
+                                                           "statistics.")] = False,
+    smoke: Smoke = False,
 ) -> None:
-    """Print a recipe as it is written; with --resolved or overrides, every value and where it comes from."""
-    from djepa.recipe import Recipe
-    from djepa.recipe.load import locate, read_text
+    """Print a recipe as it is written; with --resolved, --data, --smoke or overrides, every value and where it comes from.
 
-    if resolved or overrides:
-        print(Recipe.load(name, overrides or []).to_yaml(origins=True), end="")
-    else:
+    That is a recipe's name or file, "override", "default", "smoke", "data" for what the data decide, or "required" where
+    nothing stands yet and only you can know what.
+    """
+    from djepa.recipe import Recipe
+    from djepa.recipe.layers import leaves, plain
+    from djepa.recipe.load import locate, read_text
+    from djepa.recipe.recipe import every_value
+    from djepa.recipe.yaml_text import render_yaml
+
+    if not (resolved or with_data or smoke or overrides):
         print(read_text(locate(name)[1]).removesuffix("\n"))
+        return
+    if with_data:
+        recipe = Recipe.load(name, overrides or [], smoke=smoke)  # before torch is imported
+        from djepa.outline import values_with_data
+
+        tree = values_with_data(recipe)
+    else:
+        tree = every_value(name, overrides or [], smoke=smoke)
+    print(render_yaml(plain(tree), leaves(tree)), end="")
+
+
+@app.command("diff")
+def compare_recipes(
+    name: Name,
+    other: Name,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to replace in the second.")] = None,
+    smoke: Smoke = False,
+    as_json: Json = False,
+) -> None:
+    """Print the values in which two recipes differ, and who gave them."""
+    from djepa.recipe.recipe import differences, every_value
+
+    found = differences(every_value(name, smoke=smoke), every_value(other, overrides or [], smoke=smoke))
+    if as_json:
+        print(json.dumps([{"path": path, "a": a and vars(a), "b": b and vars(b)} for path, (a, b) in found.items()],
+                         indent=2, ensure_ascii=False))
+        return
+    for path, (a, b) in found.items():
+        print(f"{path}\n  - {_leaf(a)}\n  + {_leaf(b)}")
 
 
 @app.command("cp")
@@ -82,10 +121,11 @@ def copy_recipe(
 def validate_recipes(
     names: Annotated[list[str], typer.Argument(metavar="NAME_OR_PATH|KEY=VALUE",
                                                help="Recipes, and values to replace in each of them.")],
+    build: Annotated[bool, typer.Option("--build", help="Also put the model together, without weights, and count.")] = False,
+    smoke: Smoke = False,
 ) -> None:
     """Check recipes: print ok for each that is right, or else everything that is wrong. Exit code 2 if anything is."""
     from djepa.errors import RecipeError, UsageError
-    from djepa.recipe import Recipe
 
     overrides = [word for word in names if "=" in word and not Path(word).is_file()]
     references = [word for word in names if word not in overrides]
@@ -94,13 +134,35 @@ def validate_recipes(
     failures = []
     for reference in references:
         try:
-            Recipe.load(reference, overrides)
+            print(f"ok {reference}{_checked(reference, overrides, build, smoke)}")
         except UsageError as error:
             failures.append(str(error))
-        else:
-            print(f"ok {reference}")
     if failures:
         raise RecipeError("\n".join(failures))
+
+
+def _checked(reference: str, overrides: list[str], build: bool, smoke: bool) -> str:
+    """What there is to say of a recipe that is right; its own miniature has to be right as well."""
+    from djepa.recipe import Recipe
+
+    recipe = Recipe.load(reference, overrides, smoke=smoke)
+    if not smoke:
+        Recipe.load(reference, overrides, smoke=True)
+    if not build:
+        return ""
+    from djepa.errors import RecipeError, UsageError
+    from djepa.outline import outline
+
+    try:
+        return f" {outline(recipe)}"
+    except UsageError as error:
+        raise RecipeError(f"{reference} cannot be built: {error}") from error
+
+
+def _leaf(leaf: Any) -> str:
+    from djepa.recipe.yaml_text import inline_yaml
+
+    return "nothing" if leaf is None else f"{inline_yaml(leaf.value)}  # {leaf.origin}"
 
 
 def _rows() -> Iterator[dict[str, Any]]:

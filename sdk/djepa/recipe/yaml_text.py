@@ -79,15 +79,16 @@ def _lines(tree: Mapping[str, Any], path: tuple[str, ...], comments: Mapping[tup
            ) -> Iterator[tuple[str, str | None]]:
     for key, value in tree.items():
         here = (*path, key)
-        start = f"{'  ' * len(path)}{_inline(key)}:"
+        start = f"{'  ' * len(path)}{inline_yaml(key)}:"
         if isinstance(value, Mapping) and value:
             yield start, None
             yield from _lines(value, here, comments)
         else:
-            yield f"{start} {_inline(value)}", comments.get(here)
+            yield f"{start} {inline_yaml(value)}", comments.get(here)
 
 
-def _inline(value: Any) -> str:
+def inline_yaml(value: Any) -> str:
+    """A plain value as YAML on one line."""
     return yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True,
                      width=float("inf")).removesuffix("\n").removesuffix("\n...")
 
