@@ -159,6 +159,17 @@ def test_a_node_without_a_kind_is_of_the_kind_of_its_default():
     assert Recipe.from_dict({**BASE, "train": {"mask": {"low": 0.5}}}).train.mask.kind == "truncated-normal"
 
 
+@pytest.mark.parametrize("node", ["{low: 0.5}", "{kind: truncated-normal, low: 0.5}"])
+def test_another_kind_drops_the_options_of_one_that_was_left_to_the_default(tmp_path, node):
+    head = "model: {streams: {image: {head: "
+    write(tmp_path / "base.yaml", f"extends: image/digits\ntrain: {{mask: null}}\n{head}null}}}}}}")
+    write(tmp_path / "parent.yaml", f"extends: base.yaml\ntrain: {{mask: {node}}}\n{head}{{depth: 2}}}}}}}}")
+    child = write(tmp_path / "child.yaml", f"extends: parent.yaml\ntrain: {{mask: cosine}}\n{head}flow}}}}}}")
+    recipe = Recipe.load(child)
+    assert recipe.train.mask.kind == "cosine" and recipe.model.streams["image"].head == Component(kind="flow")
+    assert Recipe.load(tmp_path / "parent.yaml", ["train.mask.high=0.9"]).train.mask.low == 0.5
+
+
 def test_a_text_is_not_a_list_of_overrides():
     assert "list" in failure("train.steps=5", of=made().override)
 

@@ -5,6 +5,7 @@
     schema.py       the shape of a recipe
     yaml_text.py    YAML to plain values and back
     layers.py       a document over its parent, and overrides over both; who said what
+    kinds.py        the same for recipes, whose nodes may leave their kind to a default
     catalogue.py    the recipes and models of installed packages, by name
     load.py         a name or path to a document, parents included; migrations.py: of earlier versions; smoke.py: in miniature
     validation.py   a document to a schema, or every problem at once (paths.py: where; wording.py: in plain words)

@@ -15,7 +15,7 @@ from djepa.errors import RecipeError
 from djepa.recipe.yaml_text import parse_yaml
 
 LeafPath = tuple[str, ...]
-OVERRIDE = "override"
+OVERRIDE, DEFAULT = "override", "default"
 
 
 @dataclass(frozen=True)

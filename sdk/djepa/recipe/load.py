@@ -11,7 +11,8 @@ from typing import Any
 
 from djepa.errors import RecipeError, UnknownNameError, suggest
 from djepa.recipe.catalogue import find_recipe
-from djepa.recipe.layers import Tree, layer, merge
+from djepa.recipe.kinds import overlaid
+from djepa.recipe.layers import Tree, layer
 from djepa.recipe.migrations import up_to_date
 from djepa.recipe.smoke import SMOKE, overlay, smoke_block
 from djepa.recipe.yaml_text import MAX_CHARACTERS, parse_yaml
@@ -34,7 +35,7 @@ class Loaded:
 
     def in_miniature(self) -> Tree:
         """The document of the run in miniature."""
-        return functools.reduce(merge, (overlay(), *self.smoke), self.tree)
+        return functools.reduce(overlaid, (overlay(), *self.smoke), self.tree)
 
 
 def load(reference: str | os.PathLike[str]) -> Loaded:
@@ -105,7 +106,7 @@ def _with_parents(document: Mapping[str, Any], origin: str, folder: Path, chain:
     own = layer({key: value for key, value in document.items() if key not in (_EXTENDS, SMOKE)}, lambda _: origin)
     smoke = smoke_block(document, origin)
     base = _parent(document.get(_EXTENDS), origin, folder, chain)
-    return Loaded(merge(base.tree, own), (*base.smoke, smoke) if smoke else base.smoke)
+    return Loaded(overlaid(base.tree, own), (*base.smoke, smoke) if smoke else base.smoke)
 
 
 def _parent(parent: Any, origin: str, folder: Path, chain: tuple[tuple[str, Path], ...]) -> Loaded:

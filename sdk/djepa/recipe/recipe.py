@@ -11,13 +11,13 @@ from typing import Any, Self
 from pydantic import BaseModel, PrivateAttr
 
 from djepa.errors import RecipeError
-from djepa.recipe.layers import Leaf, LeafPath, Tree, assignment_layer, layer, leaves, merge, override_layer, values
+from djepa.recipe.kinds import overlaid
+from djepa.recipe.layers import DEFAULT, Leaf, LeafPath, Tree, assignment_layer, layer, leaves, merge, override_layer, values
 from djepa.recipe.load import Loaded, load, loaded, locate
 from djepa.recipe.schema import RecipeSchema
 from djepa.recipe.validation import Problem, validated_tree
 from djepa.recipe.yaml_text import render_yaml
 
-DEFAULT = "default"
 PYTHON = "Python"
 REQUIRED = "required"
 
@@ -115,7 +115,7 @@ class Recipe(RecipeSchema):
         for text, value in given:
             try:
                 one = assignment_layer(text, _unbuilt(value)) if isinstance(overrides, Mapping) else override_layer(text)
-                tree = merge(tree, one)
+                tree = overlaid(tree, one)
             except RecipeError as error:
                 problems.append(Problem("", str(error)))
         recipe = validated_tree(cls, tree, name, problems, draft=draft)
