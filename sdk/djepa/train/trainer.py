@@ -30,6 +30,7 @@ from djepa.model import Batch, Masks
 from djepa.order import GenerationOrder, hide_last
 from djepa.random import Draws, seeded
 from djepa.recipe import Recipe
+from djepa.recipe.resuming import resumed_recipe
 from djepa.recipe.schema import TrainSpec, TruncatedNormalMask
 from djepa.skipping import Skipping, left_out_of
 from djepa.storage import newest_checkpoint, read_config
@@ -103,17 +104,15 @@ class Trainer:
 
         Raises:
             CheckpointError: the folder holds no run.
-            UsageError: an override would make it another run.
+            UsageError: an override, or an edit of its recipe by hand, would make it another run.
         """
         run = Path(run)
         if not (run / RECIPE).is_file():
             raise CheckpointError(f"{str(run)!r} holds no run: it has no {RECIPE}. "
                                   f"Start one with: djepa train RECIPE --out {run}")
-        refused = [text for text in overrides if text.split("=")[0] not in RESUMABLE]
-        if refused:
-            raise UsageError(f"A resumed run must stay the same run: {refused[0]!r} cannot change. "
-                             f"These can: {', '.join(sorted(RESUMABLE))}.")
-        trainer = cls(Recipe.load(run / RECIPE, overrides), device=device)
+        newest = newest_checkpoint(run)
+        stored = read_config(newest)[1].get("recipe") if newest else None
+        trainer = cls(resumed_recipe(run / RECIPE, overrides, stored, str(newest)), device=device)
         trainer.build(run)
         if overrides:
             trainer._write_recipe(run)
@@ -286,13 +285,8 @@ class Trainer:
                             self.recipe.checkpoint.keep)
 
     def _about(self) -> dict[str, Any]:
-        return {"description": self.recipe.description, "recipe": self.recipe.dump(), "djepa": __version__,
+        return {"description": self.recipe.description, "recipe": self.recipe.resolved(), "djepa": __version__,
                 "torch": torch.__version__, "examples": len(self.dataset)}
-
-
-RESUMABLE = {"train.steps", "train.num_workers", "train.load_timeout", "train.on_error", "train.log_every", "checkpoint.every",
-             "checkpoint.keep", "preview.every", "preview.num_samples", "preview.num_conditions", "preview.conditions",
-             "preview.seed"}
 
 
 def _ratio(spec: TrainSpec) -> MaskRatio:
