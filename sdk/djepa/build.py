@@ -60,14 +60,14 @@ def build_model(spec: ModelSpec, tokenizers: Mapping[str, Tokenizer]) -> MaskedM
     width, predictor_width = spec.width, spec.predictor_width or spec.width
     num_heads, predictor_num_heads = spec.num_heads, spec.predictor_num_heads or spec.num_heads
     conditioners = {name: _conditioner(node, width) for name, node in spec.conditions.items()}
-    num_conditions = sum(_num_tokens(conditioner) for conditioner in conditioners.values())
+    positioned = conditioners.values() if spec.predictor_condition_position else ()
     return MaskedModel(
         streams={name: _stream(spec, name, tokenizers[name], axes) for name in spec.streams},
         conditioners=conditioners,
         encoder=Encoder(width, _transformer(spec, width, spec.encoder_depth, num_heads)),
         predictor=Predictor(width, predictor_width,
                             _transformer(spec, predictor_width, spec.predictor_depth, predictor_num_heads),
-                            num_conditions if spec.predictor_condition_position else 0),
+                            sum(_num_tokens(conditioner) for conditioner in positioned)),
         rotary=_rotary(spec, axes, width, num_heads),
         feature_head=FeatureHead(predictor_width, width) if spec.feature_head else None,
         predictor_rotary=_rotary(spec, axes, predictor_width, predictor_num_heads),

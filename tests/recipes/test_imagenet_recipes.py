@@ -5,6 +5,8 @@ import torch
 
 from djepa import Recipe
 from djepa.build import build_model, build_tokenizers
+from djepa.errors import UsageError
+from djepa.outline import outline
 from djepa.recipe.schema import ModelSpec
 
 KL16 = {"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 16,
@@ -37,6 +39,14 @@ def test_a_model_has_as_many_parameters_as_published(size):
     assert sum(parameter.numel() for parameter in model.parameters()) == NUM_PARAMETERS[size]
     assert tokenizers["image"].layout(spec.streams["image"].shape) == (16, 16)
     assert tokenizers["image"].options()["std"] == [pytest.approx(1 / 0.2325)] * 16
+
+
+def test_parameters_are_counted_without_the_data_where_the_recipe_says_what_they_would():
+    spec = with_what_the_data_says(load("base"))
+    found = outline(load("base").override({"model": spec}))
+    assert found.num_parameters == NUM_PARAMETERS["base"] and found.grids == {"image": (16, 16)}
+    with pytest.raises(UsageError, match="names"):
+        outline(load("base").override({"model.streams.image.tokenizer.config": KL16}))
 
 
 @pytest.mark.parametrize("size", NUM_PARAMETERS)
