@@ -103,6 +103,7 @@ def copy_recipe(
     from djepa import __version__
     from djepa.errors import UsageError
     from djepa.files import atomic_file
+    from djepa.recipe.json_schema import SCHEMA_FILE
     from djepa.recipe.load import locate, read_text
 
     origin, source = locate(name)
@@ -112,9 +113,31 @@ def copy_recipe(
     text = read_text(source)
     _check_portable(text, origin)
     header = f"# A copy of the recipe {origin} (djepa {__version__}). Train it: djepa train {target}\n"
+    if (target.parent / SCHEMA_FILE).is_file():
+        header += f"# yaml-language-server: $schema={SCHEMA_FILE}\n"
     with atomic_file(target) as temporary:
         temporary.write_text(header + text, encoding="utf-8")
     print(target)
+
+
+@app.command("schema")
+def write_schema(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file to write it to, instead of printing it.")] = None,
+) -> None:
+    """Print a JSON Schema of recipes, the installed plugins' components included, for an editor to check and complete by.
+
+    As recipe.schema.json beside your recipes it is found by djepa recipes cp, which tells editors of it.
+    """
+    from djepa.files import atomic_file
+    from djepa.recipe.json_schema import recipe_json_schema
+
+    text = json.dumps(recipe_json_schema(), indent=1, ensure_ascii=False) + "\n"
+    if out is None:
+        print(text, end="")
+        return
+    with atomic_file(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(out)
 
 
 @app.command("validate")

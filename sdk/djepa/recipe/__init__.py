@@ -9,6 +9,7 @@
     catalogue.py    the recipes and models of installed packages, by name
     load.py         a name or path to a document, parents included; migrations.py: of earlier versions; smoke.py: in miniature
     validation.py   a document to a schema, or every problem at once (paths.py: where; wording.py: in plain words)
+    json_schema.py  the same for editors
     recipe.py       Recipe: what a user holds; resuming.py: the one that a run goes on with
 """
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from djepa.recipe.component import Component, Registered
+from djepa.recipe.docstrings import field_comments
 
 
 def keys_at(schema: Any, document: Any, path: Sequence[str | int]) -> dict[str, str]:
@@ -20,7 +21,7 @@ def keys_at(schema: Any, document: Any, path: Sequence[str | int]) -> dict[str, 
         document: what was given, valid or not: its `kind` keys tell which of several schemas is meant.
         path: from the top of the document.
     """
-    for annotation, registered in _alternatives(schema, None):
+    for annotation, registered in alternatives(schema, None):
         known = _keys(annotation, registered, document, path)
         if known:
             return known
@@ -46,15 +47,16 @@ def _has(node: Any, key: str | int) -> bool:
     return isinstance(node, list) and isinstance(key, int) and key < len(node)
 
 
-def _alternatives(annotation: Any, registered: Registered | None) -> Iterator[tuple[Any, Registered | None]]:
+def alternatives(annotation: Any, registered: Registered | None) -> Iterator[tuple[Any, Registered | None]]:
+    """The members of a union, each with the registry that its names are of, if they are."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *notes = get_args(annotation)
         found = next((note for note in notes if isinstance(note, Registered)), registered)
-        yield from _alternatives(inner, found)
+        yield from alternatives(inner, found)
     elif origin in (Union, types.UnionType):
         for alternative in get_args(annotation):
-            yield from _alternatives(alternative, registered)
+            yield from alternatives(alternative, registered)
     else:
         yield annotation, registered
 
@@ -67,9 +69,10 @@ def _keys(annotation: Any, registered: Registered | None, document: Any, path: S
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and _is_meant(annotation, document):
         fields = annotation.model_fields
         if not path:
-            return {name: field.description or "" for name, field in fields.items()}
+            comments = field_comments(annotation)
+            return {name: field.description or comments.get(name, "") for name, field in fields.items()}
         field = fields.get(str(path[0]))
-        return keys_at(_annotation(field), _child(document, path[0]), path[1:]) if field else {}
+        return keys_at(annotation_of(field), _child(document, path[0]), path[1:]) if field else {}
     return {}
 
 
@@ -88,7 +91,8 @@ def _child(document: Any, key: str | int) -> Any:
     return document[key] if _has(document, key) else None
 
 
-def _annotation(field: FieldInfo) -> Any:
+def annotation_of(field: FieldInfo) -> Any:
+    """The type of a field, with the notes that pydantic takes off."""
     annotation: Any = field.annotation
     for note in field.metadata:
         annotation = Annotated[annotation, note]
