@@ -1,6 +1,7 @@
 """The schema for editors, judged by a validator that is not ours."""
 
 import json
+from collections.abc import Mapping, Sequence
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from djepa import Recipe
 from djepa.errors import RecipeError
 from djepa.plugins import host, temporary
 from djepa.recipe import find_recipe, recipe_names
+from djepa.recipe.component import DatasetNode, OrderNode
 from djepa.recipe.json_schema import recipe_json_schema
 from djepa.recipe.yaml_text import parse_yaml
 
@@ -52,7 +54,18 @@ class Toy:
         self.depth = depth
 
 
+class Nest:
+    """Components within a component."""
+
+    def __init__(self, *, eggs: Mapping[str, DatasetNode], orders: Sequence[OrderNode] = ()) -> None:
+        self.eggs, self.orders = eggs, orders
+
+
 class Plugin:
+    @djepa.hookimpl
+    def djepa_register_datasets(self, register):
+        register("nest", f"{__name__}:Nest")
+
     @djepa.hookimpl
     def djepa_register_heads(self, register):
         register("toy", f"{__name__}:Toy", summary="a toy")
@@ -138,6 +151,23 @@ def test_a_plugins_class_is_all_the_schema_it_needs():
         assert told({"kind": "toy", "depth": 3, "sizes": [1, 2.5], "odd": "anything"}) == told("toy") == []
         assert told({"kind": "gone", "whatever": 1}) == []
         assert told({"kind": "toy", "dpeth": 3}) and told({"kind": "toy", "sizes": [1]}) and told({"kind": "toy", "depth": "x"})
+
+
+def test_components_within_components_are_looked_into():
+    with temporary(Plugin()):
+        judge = Draft7Validator(recipe_json_schema())
+        inner = {"kind": "nest", "eggs": {"c": {"kind": "digits", "split": "all"}}}
+        right = {"kind": "nest", "eggs": {"a": "digits", "b": inner},
+                 "orders": ["raster", {"kind": "causal", "axis": "y"}]}
+        assert complaints(judge, {**BASE, "data": right}) == []
+        recipe = Recipe.from_dict({**BASE, "data": right})
+        assert recipe.resolved()["data"]["eggs"]["b"]["eggs"]["c"] == {"kind": "digits", "split": "all"}
+        assert recipe.resolved()["data"]["eggs"]["a"] == {"kind": "digits", "split": "train"}
+        assert complaints(judge, recipe.resolved()) == [] and Recipe.from_dict(recipe.resolved()).digest() == recipe.digest()
+        for wrong in ({"a": {"kind": "digits", "splt": "all"}}, {"a": {"kind": "nest", "eggs": {"c": "digts"}}}):
+            assert complaints(judge, {**BASE, "data": {"kind": "nest", "eggs": wrong}})
+        with pytest.raises(RecipeError, match=r"data\.eggs\.a\.splt : unknown key - did you mean 'split'"):
+            Recipe.from_dict({**BASE, "data": {"kind": "nest", "eggs": {"a": {"kind": "digits", "splt": 1}}}})
 
 
 def test_the_command_writes_it_and_copies_tell_editors_of_it(command, tmp_path):

@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from djepa.plugins import host
+from djepa.plugins.contributions import KINDS
 from djepa.recipe.docstrings import described_arguments, field_comments, summary
 from djepa.recipe.options import REQUIRED, inspected
 from djepa.recipe.schema import TrainSpec
 from djepa.recipe.source import read_options
 
-COMPONENTS = [one for kind in ("head", "order", "dataset", "tokenizer", "conditioner", "attention")
-              for one in host().contributions(kind)]
+COMPONENTS = [one for kind in KINDS.values() if kind != "recipes" for one in host().contributions(kind)]
 
 READABLE = """
 import typing

@@ -38,7 +38,7 @@ def test_any_recipe_has_a_miniature():
 def test_blocks_are_laid_over_the_whole_recipe_parents_first(recipes):
     recipe = Recipe.load(recipes / "grandchild.yaml", smoke=True)
     head = recipe.model.streams["image"].head
-    assert (head.kind, head.options) == ("flow", {"depth": 1, "width": 64})
+    assert (head.kind, head.options) == ("flow", {"depth": 1, "width": 32})  # the width is of the first block: digits'
     assert (recipe.train.steps, recipe.train.batch_size, recipe.model.encoder_depth) == (3, 2, 2)
     assert recipe.train.max_grad_norm == 3.0 and recipe.train.load_timeout == 0 and recipe.model.predictor_width is None
     assert recipe.origins["train.batch_size"] == f"smoke of {recipes / 'grandchild.yaml'}"

@@ -148,7 +148,7 @@ def validate_recipes(
     smoke: Smoke = False,
 ) -> None:
     """Check recipes: print ok for each that is right, or else everything that is wrong. Exit code 2 if anything is."""
-    from djepa.errors import RecipeError, UsageError
+    from djepa.errors import DjepaError, RecipeError, UsageError
 
     overrides = [word for word in names if "=" in word and not Path(word).is_file()]
     references = [word for word in names if word not in overrides]
@@ -158,7 +158,7 @@ def validate_recipes(
     for reference in references:
         try:
             print(f"ok {reference}{_checked(reference, overrides, build, smoke)}")
-        except UsageError as error:
+        except DjepaError as error:
             failures.append(str(error))
     if failures:
         raise RecipeError("\n".join(failures))
@@ -173,12 +173,12 @@ def _checked(reference: str, overrides: list[str], build: bool, smoke: bool) -> 
         Recipe.load(reference, overrides, smoke=True)
     if not build:
         return ""
-    from djepa.errors import RecipeError, UsageError
+    from djepa.errors import DjepaError, RecipeError
     from djepa.outline import outline
 
     try:
         return f" {outline(recipe)}"
-    except UsageError as error:
+    except DjepaError as error:
         raise RecipeError(f"{reference} cannot be built: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
     component.py    nodes that name something registered, checked against the class they name
     options.py      the options of such a class, told without importing it where source.py can (docstrings.py: in words)
-    schema.py       the shape of a recipe
+    schema.py       the shape of a recipe (strict.py: what its parts have in common)
     yaml_text.py    YAML to plain values and back
     layers.py       a document over its parent, and overrides over both; who said what
     kinds.py        the same for recipes, whose nodes may leave their kind to a default

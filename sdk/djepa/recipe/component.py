@@ -123,6 +123,13 @@ class Registered:
         except PydanticCustomError:
             return kinds
 
+    def option_annotation(self, kind: str, name: str) -> Any:
+        """What an option of a kind is to be; None where that cannot be told."""
+        try:
+            return next((option.annotation for option in self._options(kind) if option.name == name), None)
+        except PydanticCustomError:
+            return None
+
     def _known(self, name: str) -> str:
         try:
             host().find(self.registry, name)
@@ -135,7 +142,7 @@ class Registered:
             known = self._options(component.kind)
             if isinstance(info.context, dict) and info.context.get("draft"):
                 known = tuple(replace(option, default=None) if option.default is REQUIRED else option for option in known)
-            options = _coerced(component.kind, known, component.options)
+            options = _coerced(component.kind, known, component.options, info.context)
         except PydanticCustomError as error:
             raise ValidationError.from_exception_data(
                 self.registry, [{"type": error, "loc": ("kind",), "input": component.kind}]) from None
@@ -167,10 +174,10 @@ def options_model(kind: str, options: tuple[Option, ...]) -> type[BaseModel]:
         raise _problem(unresolved(repr(kind), error)) from error
 
 
-def _coerced(kind: str, known: tuple[Option, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+def _coerced(kind: str, known: tuple[Option, ...], options: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """The options as the constructor's annotations want them. A null option is one that was not given."""
     given = {name: value for name, value in options.items() if value is not None}
-    checked = options_model(kind, known)(**given)
+    checked = options_model(kind, known).model_validate(given, context=context)
     fields = {f"option_{number}": option.name for number, option in enumerate(known)}
     return {name: getattr(checked, field) for field, name in fields.items() if field in checked.model_fields_set}
 

@@ -7,7 +7,7 @@ what it changes: nothing is required but `data` and `model` of a file without a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
@@ -22,7 +22,8 @@ from djepa.recipe.component import Component
 from djepa.recipe.docstrings import field_comments, summary
 from djepa.recipe.options import Option, options_of
 from djepa.recipe.paths import alternatives, annotation_of
-from djepa.recipe.schema import RecipeSchema, Strict
+from djepa.recipe.schema import RecipeSchema
+from djepa.recipe.strict import Strict
 
 Schema = dict[str, Any]
 
@@ -73,10 +74,12 @@ def _schema(annotation: Any, default_kind: str | None, definitions: dict[str, Sc
     kind, registered = found[0]
     if registered is not None:
         return _registered(registered.registry, kind is Component, definitions)
-    if get_origin(kind) is dict and _is_ours(get_args(kind)[1]):
+    if get_origin(kind) in (dict, Mapping) and _is_ours(get_args(kind)[1]):
         names, values = get_args(kind)
-        return {"type": ["object", "null"], "propertyNames": _value(names), "additionalProperties": _schema(
-            values, None, definitions)}
+        return {"type": ["object", "null"], "propertyNames": _value(names),
+                "additionalProperties": _schema(values, None, definitions)}
+    if get_origin(kind) in (list, tuple, Sequence) and _is_ours(get_args(kind)[0]):
+        return {"type": ["array", "null"], "items": _schema(get_args(kind)[0], None, definitions)}
     models = [model for model, _ in found if isinstance(model, type) and issubclass(model, Strict)]
     if not models:
         return _or_null(_value(annotation))
@@ -107,17 +110,17 @@ def _registered(registry: str, is_node: bool, definitions: dict[str, Schema]) ->
         return _defined(registry, definitions, lambda: {"anyOf": [
             {"enum": [*host().names(registry), None]}, {"type": "string", "pattern": _QUALIFIED}]})
     return _defined(registry, definitions, lambda: _node(
-        {name: _component(registry, name) for name in host().names(registry)}, None))
+        {name: _component(registry, name, definitions) for name in host().names(registry)}, None))
 
 
-def _component(registry: str, name: str) -> Schema:
+def _component(registry: str, name: str, definitions: dict[str, Schema]) -> Schema:
     about = host().find(registry, name).summary
     try:
         options = options_of(registry, name)
     except PluginError as error:  # it may be used in a recipe all the same, to learn what is wrong with it
         return {"type": "object", "description": str(error)}
-    properties = {option.name: _described(_or_null(_value(option.annotation)), option.description, _plain_default(option))
-                  for option in options}
+    properties = {option.name: _described(_schema(option.annotation, None, definitions), option.description,
+                                          _plain_default(option)) for option in options}
     return {"type": "object", "description": about, "properties": properties, "additionalProperties": False}
 
 
@@ -160,6 +163,7 @@ def _without_kind(one: Schema) -> Schema:
 
 def _defined(name: str, definitions: dict[str, Schema], make: Callable[[], Schema]) -> Schema:
     if name not in definitions:
+        definitions[name] = {}  # what is made may refer to itself
         definitions[name] = make()
     return {"$ref": f"#/definitions/{name}"}
 

@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from djepa.recipe.layers import DEFAULT, Leaf, Tree, merge
-from djepa.recipe.schema import RecipeSchema, Strict
+from djepa.recipe.schema import RecipeSchema
+from djepa.recipe.strict import Strict
 
 
 def overlaid(base: Tree, top: Tree) -> Tree:

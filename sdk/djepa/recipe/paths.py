@@ -62,10 +62,13 @@ def alternatives(annotation: Any, registered: Registered | None) -> Iterator[tup
 
 
 def _keys(annotation: Any, registered: Registered | None, document: Any, path: Sequence[str | int]) -> dict[str, str]:
-    if get_origin(annotation) is dict and path:
+    if get_origin(annotation) in (dict, Mapping) and path:
         return keys_at(get_args(annotation)[1], _child(document, path[0]), path[1:])
-    if annotation is Component:
-        return registered.key_descriptions(_kind(document)) if registered and not path else {}
+    if annotation is Component and registered:
+        if not path:
+            return registered.key_descriptions(_kind(document))
+        option = registered.option_annotation(_kind(document), str(path[0]))  # which may hold components of its own
+        return keys_at(option, _child(document, path[0]), path[1:])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and _is_meant(annotation, document):
         fields = annotation.model_fields
         if not path:

@@ -15,11 +15,9 @@ A node with a `kind` names something registered; its other keys are that compone
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
-from pydantic_core import to_jsonable_python
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from djepa.recipe.component import (
     AttentionNode,
@@ -31,54 +29,12 @@ from djepa.recipe.component import (
     OrderNode,
     TokenizerNode,
 )
-from djepa.recipe.validation import problems_of, refusal
+from djepa.recipe.strict import Strict
 
 SCHEMA_VERSION = 1
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 # Dots would break dotted overrides and parameter names alike.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-
-
-class Strict(BaseModel):
-    """Frozen, and nothing that is not declared gets in."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-    if not TYPE_CHECKING:  # type checkers know the fields
-        def __init__(self, **values: Any) -> None:
-            """Raises RecipeError: the same problems in the same words as a file with these values would give."""
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                given = to_jsonable_python(values, fallback=repr)
-                raise refusal(type(self).__name__, problems_of(error, type(self), given, {})) from None
-
-        __init__.__pydantic_base_init__ = True  # adds nothing to validation, which need not come by when nested
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nodes_have_kinds(cls, data: Any) -> Any:
-        """A bare name is a node's kind, and a node without one is of its default's: `train.mask.low=0.5` will do."""
-        if not isinstance(data, Mapping):
-            return data
-        kinds = {name: getattr(field.get_default(), "kind", None) for name, field in cls.model_fields.items()}
-        return {name: _with_kind(value, kinds.get(name)) for name, value in data.items()}
-
-    def dump(self) -> dict[str, Any]:
-        """Plain values, every default written out; those of components are left to their classes."""
-        return self.model_dump(mode="json")
-
-    def resolved(self) -> dict[str, Any]:
-        """Plain values, every default written out, those of components too: what a later release cannot change."""
-        return self.model_dump(mode="json", context={"resolved": True})
-
-
-def _with_kind(node: Any, default: str | None) -> Any:
-    if default is None:  # the field is no node with a kind
-        return node
-    if isinstance(node, str):
-        return {"kind": node}
-    return {"kind": default, **node} if isinstance(node, Mapping) else node
 
 
 class StreamSpec(Strict):
@@ -89,7 +45,7 @@ class StreamSpec(Strict):
     head: HeadNode = Component(kind="gaussian")
     shape: tuple[PositiveInt, ...] | None = None   # of a sample, channels first; None: that of the first example
     sizes: tuple[tuple[PositiveInt, PositiveInt], ...] | None = None  # along each axis, from and to, of what is trained on
-    meta: dict[str, float] = {}                    # rates of the axes (fps, sample_rate); from the first example too
+    meta: dict[str, float] = Field(default_factory=dict)  # rates of the axes (fps, sample_rate); from the first example too
     loss_weight: PositiveFloat = 1.0
 
 
@@ -103,7 +59,7 @@ class RotaryPosition(Strict):
     """Rotary embedding of physical coordinates, one band of frequencies per axis."""
 
     kind: Literal["rotary"] = "rotary"
-    scale: dict[str, PositiveFloat] = {}           # per axis, in its unit: what turns the fastest pair by 1 rad
+    scale: dict[str, PositiveFloat] = Field(default_factory=dict)  # per axis, in its unit: what turns the fastest pair by 1 rad
     theta: Annotated[float, Field(gt=1.0)] = 100.0  # slowest frequency = fastest / theta
 
 
@@ -124,7 +80,7 @@ class ModelSpec(Strict):
     """A model: what is built, and how it generates unless told otherwise."""
 
     streams: Annotated[dict[Name, StreamSpec], Field(min_length=1)]
-    conditions: dict[Name, ConditionerNode] = {}
+    conditions: dict[Name, ConditionerNode] = Field(default_factory=dict)
     width: PositiveInt = 768
     predictor_width: PositiveInt | None = None     # None: the same
     encoder_depth: PositiveInt = 12

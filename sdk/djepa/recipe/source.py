@@ -21,7 +21,8 @@ from djepa.recipe.docstrings import described_arguments
 from djepa.recipe.options import REQUIRED, Option, inspected
 
 _TYPES = {"int", "float", "str", "bool", "bytes", "list", "dict", "tuple", "set", "frozenset", "object", "type"}
-_HARMLESS = {"typing", "typing_extensions", "collections.abc", "pydantic", "annotated_types", "abc", "pathlib"}
+_HARMLESS = {"typing", "typing_extensions", "collections.abc", "pydantic", "annotated_types", "abc", "pathlib",
+             "djepa.recipe.component"}
 _CALLABLE = {"pydantic", "annotated_types"}  # whose notes on a type are written as calls: Field(gt=0)
 
 
