@@ -123,10 +123,10 @@ class Registered:
         except PydanticCustomError:
             return kinds
 
-    def option_annotation(self, kind: str, name: str) -> Any:
-        """What an option of a kind is to be; None where that cannot be told."""
+    def option_annotation(self, kind: str, option: str) -> Any:
+        """What the class of a kind says that one of its options is; None if it says nothing."""
         try:
-            return next((option.annotation for option in self._options(kind) if option.name == name), None)
+            return next((one.annotation for one in self._options(kind) if one.name == option), None)
         except PydanticCustomError:
             return None
 
