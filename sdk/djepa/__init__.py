@@ -17,7 +17,10 @@ _EXPORTS = {
     "DenoisingHead": "djepa.heads",
     "DjepaError": "djepa.errors",
     "Example": "djepa.dataset",
+    "FeatureExtractor": "djepa.evaluate.extractor",
+    "Features": "djepa.evaluate.extractor",
     "MediaSpec": "djepa.tokens",
+    "Metric": "djepa.evaluate.metric",
     "Modality": "djepa.modality",
     "Pipeline": "djepa.pipeline",
     "Recipe": "djepa.recipe",
@@ -38,7 +41,10 @@ __all__ = [
     "DenoisingHead",
     "DjepaError",
     "Example",
+    "FeatureExtractor",
+    "Features",
     "MediaSpec",
+    "Metric",
     "Modality",
     "Pipeline",
     "Recipe",
@@ -56,6 +62,8 @@ if TYPE_CHECKING:
     from djepa.conditioner import Conditioner
     from djepa.dataset import Dataset, Example
     from djepa.errors import DjepaError
+    from djepa.evaluate.extractor import FeatureExtractor, Features
+    from djepa.evaluate.metric import Metric
     from djepa.heads import DenoisingHead
     from djepa.hookspecs import hookimpl
     from djepa.modality import Modality

@@ -29,6 +29,25 @@ def djepa_register_orders(register: Register) -> None:
 
 
 @hookimpl
+def djepa_register_feature_extractors(register: Register) -> None:
+    register("values", "djepa.evaluate.values:Values", summary="the numbers of a small sample themselves")
+    register("torchscript", "djepa.evaluate.torchscript:TorchScript",
+             summary="a network in a TorchScript file, which is code: it has to be named in DJEPA_TORCHSCRIPT")
+
+
+@hookimpl
+def djepa_register_metrics(register: Register) -> None:
+    register("frechet", "djepa.evaluate.frechet:FrechetDistance", summary="distance of Gaussians, as FID; lower is better")
+    register("kernel", "djepa.evaluate.kernel:KernelDistance", summary="unbiased discrepancy, as KID; lower is better")
+    register("precision", "djepa.evaluate.manifold:Precision", summary="share of generated samples among real ones")
+    register("recall", "djepa.evaluate.manifold:Recall", summary="share of real samples among generated ones")
+    register("density", "djepa.evaluate.manifold:Density", summary="how densely real samples surround generated ones")
+    register("coverage", "djepa.evaluate.manifold:Coverage", summary="share of real samples that have a generated one near")
+    register("inception-score", "djepa.evaluate.inception_score:InceptionScore",
+             summary="how sure and how varied a classifier's answers are; needs an extractor with logits")
+
+
+@hookimpl
 def djepa_register_attention_backends(register: Register) -> None:
     register("sdpa", "djepa.nn.attention:SdpaBackend", summary="torch's scaled_dot_product_attention, any device")
     register("xformers", "djepa.nn.attention:XformersBackend", summary="xformers memory-efficient attention, CUDA only")

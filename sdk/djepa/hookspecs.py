@@ -67,6 +67,14 @@ class HookSpecs:
         """Sources of examples: subclasses of `djepa.Dataset`, built as `Class(**options)`."""
 
     @hookspec
+    def djepa_register_feature_extractors(self, register: Register) -> None:
+        """Samples to the vectors that metrics compare: subclasses of `djepa.FeatureExtractor`, built as `Class(**options)`."""
+
+    @hookspec
+    def djepa_register_metrics(self, register: Register) -> None:
+        """Figures of generated samples beside real ones: subclasses of `djepa.Metric`, built as `Class(**options)`."""
+
+    @hookspec
     def djepa_register_recipes(self, register: Register) -> None:
         """Packages of recipes and models: `register("my_pack", "my_package")`.
 

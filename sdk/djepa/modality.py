@@ -49,6 +49,10 @@ class Modality(ABC):
         """The tokenizer node a recipe gets when it names none, e.g. ``{"kind": "patchify", "patch": {"y": 2, "x": 2}}``."""
         return {"kind": "patchify"}
 
+    def default_features(self) -> dict[str, Any]:
+        """The extractor node of an evaluation that names none, e.g. ``{"kind": "values"}``."""
+        return {"kind": "values"}
+
     def preview(self, sample: Sample) -> dict[str, Any]:
         """MIME bundle for notebooks, binary types in base64 text ({"image/png": "iVBO..."}); nothing by default."""
         return {}

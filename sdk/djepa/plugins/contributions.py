@@ -21,6 +21,8 @@ KINDS = {
     "djepa_register_orders": "order",
     "djepa_register_attention_backends": "attention",
     "djepa_register_datasets": "dataset",
+    "djepa_register_feature_extractors": "extractor",
+    "djepa_register_metrics": "metric",
     "djepa_register_recipes": "recipes",
 }
 

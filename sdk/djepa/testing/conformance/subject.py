@@ -28,6 +28,8 @@ CONTRACTS = {
     "order": "djepa.order:GenerationOrder",
     "attention": "djepa.nn.attention:AttentionBackend",
     "dataset": "djepa.dataset:Dataset",
+    "extractor": "djepa.evaluate.extractor:FeatureExtractor",
+    "metric": "djepa.evaluate.metric:Metric",
 }
 
 
