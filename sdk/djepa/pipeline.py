@@ -130,7 +130,7 @@ class Pipeline:
         conditions: Any = None,
         *,
         num_samples: int = 1,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         seconds: float | None = None,
         size: int | Sequence[int] | None = None,
         given: Mapping[str, Sample] | None = None,
@@ -145,7 +145,8 @@ class Pipeline:
         Args:
             conditions: one condition or a list; each a value (3, "dog"), a mapping by condition name, or None.
             num_samples: per condition.
-            seed: sample j of a condition has seed `seed + j`, and gives the same sample whatever else is in the call.
+            seed: sample j of a condition has seed `seed + j`, and gives the same sample whatever else is in the call. A list
+                has one for each sample.
             seconds: length, where the model makes something that lasts; other than the trained one with rotary positions only.
             size: in pixels, one number or (height, width); likewise.
             given: samples of other streams to generate along with, or of this one together with `masks`.

@@ -61,7 +61,7 @@ def settings_from(defaults: GenerateSpec, given: Mapping[str, Any]) -> GenerateS
     return validated(GenerateSpec, {**defaults.dump(), **chosen}, "the call")
 
 
-def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) -> list[Wanted]:
+def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int | Sequence[int]) -> list[Wanted]:
     """The samples to generate, condition by condition.
 
     Sample j of a condition has seed `seed + j`; a condition that is listed again goes on counting.
@@ -70,7 +70,7 @@ def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) 
         conditions: None, one condition or a list of them; each a value, or a mapping by condition name.
         names: the model's conditions.
         num_samples: per condition.
-        seed: of the first sample of each condition.
+        seed: of the first sample of each condition; or a list with that of every sample.
 
     Raises:
         UsageError: the number or the seed is out of range.
@@ -78,11 +78,14 @@ def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) 
     """
     if not is_whole(num_samples) or num_samples < 1:
         raise UsageError(f"num_samples={num_samples!r}: expected a whole number, at least 1.")
-    if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
+    for one in seed if isinstance(seed, Sequence) else [seed]:
+        if not is_whole(one) or not 0 <= one <= MAX_SEED:
+            raise UsageError(f"seed={one!r}: expected a whole number from 0 to 2**63 - 1.")
     listed = list(conditions) if isinstance(conditions, Sequence) and not isinstance(conditions, str) else [conditions]
     if not listed:
         raise UsageError("The list of conditions is empty; give at least one, or None for unconditional samples.")
+    if isinstance(seed, Sequence):
+        return _with_seeds([_named(raw, names) for raw in listed for _ in range(num_samples)], seed)
     counts: dict[str, int] = {}
     wanted = []
     for raw in listed:
@@ -94,6 +97,12 @@ def lay_out(conditions: Any, names: Sequence[str], num_samples: int, seed: int) 
     if (last := max(item.seed for item in wanted)) > MAX_SEED:
         raise UsageError(f"seed={seed!r}: counting on from it leads to {last}; expected seeds from 0 to 2**63 - 1.")
     return wanted
+
+
+def _with_seeds(conditions: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[Wanted]:
+    if len(seeds) != len(conditions):
+        raise UsageError(f"seed: a list of {len(seeds)} seeds for {len(conditions)} samples; expected one for each.")
+    return [Wanted(condition, int(seed)) for condition, seed in zip(conditions, seeds, strict=True)]
 
 
 def is_whole(value: object) -> bool:

@@ -94,3 +94,14 @@ def test_all_settings_out_of_range_are_named():
         settings_from(GenerateSpec(), {"num_steps": 0, "temperature": -1.0, "guidance_schedule": "lniear"})
     for name in ("num_steps", "temperature", "guidance_schedule"):
         assert name in str(error.value)
+
+
+def test_every_sample_may_have_a_seed_of_its_own():
+    wanted = lay_out(["a", "b"], ["label"], 2, [7, 3, 3, 0])
+    assert [(item.condition["label"], item.seed) for item in wanted] == [("a", 7), ("a", 3), ("b", 3), ("b", 0)]
+
+
+@pytest.mark.parametrize(("seeds", "said"), [([1], "1 seeds for 2 samples"), ([1, -1], "seed=-1"), ("12", "seed='1'")])
+def test_a_list_of_seeds_that_cannot_be(seeds, said):
+    with pytest.raises(UsageError, match=said):
+        lay_out(["a", "b"], ["label"], 1, seeds)
