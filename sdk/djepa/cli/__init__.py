@@ -11,6 +11,7 @@ from djepa.cli import (
     bench_commands,
     cache_command,
     convert_command,
+    evaluate_command,
     export_command,
     extend_command,
     generate_command,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate_command.generate)
 app.command("extend")(extend_command.extend)
+app.command("evaluate")(evaluate_command.evaluate)
 app.command("train")(train_commands.train)
 app.command("resume")(train_commands.resume)
 app.command("cache")(cache_command.cache)

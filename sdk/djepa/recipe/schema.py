@@ -9,6 +9,7 @@
     │   └── generate          the settings the model ships with
     ├── train                 optimizer, lengths, losses, masks
     ├── checkpoint, preview   how often, and how many to keep
+    └── evaluate              what generated samples are compared with, by which features and metrics
 
 A node with a `kind` names something registered; its other keys are that component's keyword-only arguments.
 """
@@ -24,7 +25,9 @@ from djepa.recipe.component import (
     Component,
     ConditionerNode,
     DatasetNode,
+    ExtractorNode,
     HeadNode,
+    MetricNode,
     ModalityName,
     OrderNode,
     TokenizerNode,
@@ -32,6 +35,7 @@ from djepa.recipe.component import (
 from djepa.recipe.strict import Strict
 
 SCHEMA_VERSION = 1
+STANDARD_METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 # Dots would break dotted overrides and parameter names alike.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -197,6 +201,26 @@ class PreviewSpec(Strict):
     seed: int = 0
 
 
+class EvaluateSpec(Strict):
+    """How generated samples are compared with real ones: while training, and by `djepa evaluate`."""
+
+    every: Annotated[int, Field(ge=0)] = 0         # steps of training; 0: never while training
+    num_samples: Annotated[int, Field(ge=2)] = 1000  # generated; their conditions are distributed as those of the data
+    num_real: Annotated[int, Field(ge=2)] | None = None  # examples compared with, spread over the data; None: all
+    data: DatasetNode | None = None                # compared with; None: the data trained on
+    stream: Name | None = None                     # None: the model's first
+    features: ExtractorNode | None = None          # None: the modality's own
+    metrics: Annotated[tuple[MetricNode, ...], Field(min_length=1)] = tuple(Component(kind=kind) for kind in STANDARD_METRICS)
+    num_groups: Annotated[int, Field(ge=0)] = 20   # of the jackknife that gives standard errors; 0: none are given
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0  # of the first sample; the next has seed + 1
+
+    @model_validator(mode="after")
+    def _groups_have_members(self) -> EvaluateSpec:
+        if self.num_groups == 1 or self.num_groups > self.num_samples // 2:
+            raise ValueError(f"num_groups={self.num_groups} must be 0, or from 2 to half of num_samples={self.num_samples}")
+        return self
+
+
 class RecipeSchema(Strict):
     """A whole recipe."""
 
@@ -208,3 +232,4 @@ class RecipeSchema(Strict):
     train: TrainSpec = TrainSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
     preview: PreviewSpec = PreviewSpec()
+    evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec)
