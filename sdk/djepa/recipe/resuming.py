@@ -16,7 +16,7 @@ from djepa.recipe.recipe import Recipe, differences
 from djepa.recipe.yaml_text import inline_yaml
 
 RESUMABLE = {"description", "train.steps", "train.num_workers", "train.load_timeout", "train.on_error", "train.log_every",
-             "checkpoint", "preview"}  # each with all that lies below it
+             "checkpoint", "preview", "evaluate"}  # each with all that lies below it
 
 
 def resumed_recipe(

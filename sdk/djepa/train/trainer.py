@@ -37,6 +37,7 @@ from djepa.storage import newest_checkpoint, read_config
 from djepa.tokens import TokenBatch
 from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
 from djepa.train.data import DataOrder, batches
+from djepa.train.evaluation import EVALUATION, TrainingEvaluation
 from djepa.train.log import LEFT_OUT, RunLog
 from djepa.train.optimizer import averaged_copy, ema_decay, finite, learning_rate, make_optimizer, update_average
 from djepa.train.preview import check_conditions, save_previews
@@ -161,6 +162,8 @@ class Trainer:
         with seeded(self.recipe.seed, "initialization"):
             self.model = build_model(self.model_spec, self.tokenizers).to(self.device).train()
         check_conditions(self.model, self.recipe.preview)
+        self.evaluation = (TrainingEvaluation(self.recipe, self.model_spec, self.tokenizers, run, self.device)
+                           if self.recipe.evaluate.every else None)
         self.average = averaged_copy(self.model)
         self.optimizer = make_optimizer(self.model, self.spec)
         self.order: GenerationOrder = self.model_spec.generate.order.build()
@@ -280,6 +283,8 @@ class Trainer:
         if every and (step % every == 0 or last):
             save_previews(run, step, {"averaged": self.average, "raw": self.model}, self.model_spec, self.tokenizers,
                           self.recipe.preview)
+        if self.evaluation and self.evaluation.due(step, last):
+            self.log.event(step, EVALUATION, **self.evaluation(self.average))
         if step % self.recipe.checkpoint.every == 0 or last:
             save_checkpoint(run, step, self.model_spec, self.model, self.average, self.optimizer, self._about(),
                             self.recipe.checkpoint.keep)
