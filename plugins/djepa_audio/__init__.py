@@ -16,3 +16,11 @@ def djepa_register_datasets(register: Register) -> None:
              summary="plucked strings by note (two octaves) and timbre, synthesized on the fly")
     register("audio-folder", "djepa_audio.folder:AudioFolder", summary="a folder of sounds, one sub-folder per class")
     register("ljspeech", "djepa_audio.ljspeech:LJSpeech", summary="speech with its text: metadata.csv beside wavs/")
+
+
+@hookimpl
+def djepa_register_feature_extractors(register: Register) -> None:
+    register("mel-statistics", "djepa_audio.features:MelStatistics",
+             summary="how loud sounds are in each mel bin, and how that varies; no network")
+    register("audio-encoder", "djepa_audio.features:AudioEncoder",
+             summary="sounds through a network of transformers (CLAP, Wav2Vec2, ...) from a local folder")

@@ -87,6 +87,10 @@ class Audio(Modality):
         """Patches of a log-mel spectrogram, of sounds at 24 kHz; with any other rate, a recipe has to name its tokenizer."""
         return {"kind": "log-mel", "sample_rate": RATE}
 
+    def default_features(self) -> dict[str, Any]:
+        """Statistics of the mel spectrogram."""
+        return {"kind": "mel-statistics"}
+
     def preview(self, sample: Sample) -> dict[str, Any]:
         """A player above the spectrogram; for front ends without HTML, the spectrogram alone."""
         return {"text/html": _player(sample), "image/png": _png(spectrogram.picture(sample))}

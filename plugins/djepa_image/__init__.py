@@ -15,3 +15,11 @@ def djepa_register_datasets(register: Register) -> None:
     register("digits", "djepa_image.digits:Digits", summary="1,797 handwritten digits, 8x8; ships with the package")
     register("image-folder", "djepa_image.folder:ImageFolder", summary="a folder of pictures, one sub-folder per class")
     register("imagenet", "djepa_image.imagenet:ImageNet", summary="ImageNet's 1,000 classes by name, from its unpacked folders")
+
+
+@hookimpl
+def djepa_register_feature_extractors(register: Register) -> None:
+    register("image-encoder", "djepa_image.encoder:ImageEncoder",
+             summary="pictures through a network of transformers (DINOv2, CLIP, ...) from a local folder")
+    register("torchvision", "djepa_image.encoder:TorchvisionClassifier",
+             summary="pictures through a classifier of torchvision with weights from a local file")

@@ -79,6 +79,10 @@ class Video(Modality):
         """Patches of 2 frames of 4x4 pixels."""
         return {"kind": "patchify", "patch": {"t": 2, "y": 4, "x": 4}}
 
+    def default_features(self) -> dict[str, Any]:
+        """Statistics of the frames."""
+        return {"kind": "frame-statistics"}
+
     def preview(self, sample: Sample) -> dict[str, Any]:
         """A player that runs in a loop, enlarged when the clip is small."""
         return self.preview_sheet([sample])

@@ -121,7 +121,7 @@ def _folder(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"LogMel: there is no vocoder {source!r}: no folder of that name, and the Hugging Face Hub "
-                              f"gave no repository ({_first_line(error)}).") from error
+                              f"gave no repository ({first_line(error)}).") from error
 
 
 def _load(folder: Path) -> nn.Module:
@@ -133,11 +133,11 @@ def _load(folder: Path) -> nn.Module:
     try:
         # Weights it does not find would be drawn; no generator of ours shall notice. The first use may be a preview, and the
         # network outlives it.
-        with _quietly(), torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        with quietly(), torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             network, found = cast(Any, SpeechT5HifiGan).from_pretrained(folder, use_safetensors=True, local_files_only=True,
                                                                         output_loading_info=True)
     except Exception as error:  # whatever transformers makes of files it does not expect
-        raise CheckpointError(f"LogMel: the vocoder in {str(folder)!r} cannot be loaded ({_first_line(error)}). Only "
+        raise CheckpointError(f"LogMel: the vocoder in {str(folder)!r} cannot be loaded ({first_line(error)}). Only "
                               f"safetensors are read, because that runs no code: save_pretrained(...) of transformers writes "
                               f"them.") from error
     if found["missing_keys"]:
@@ -146,12 +146,13 @@ def _load(folder: Path) -> nn.Module:
     return network.float().eval().requires_grad_(False)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the bars and reports of transformers; what is wrong with the weights is said by us."""
     from transformers.utils import logging
 

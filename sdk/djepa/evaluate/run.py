@@ -167,8 +167,10 @@ def _sets(place: Path, shop: Workshop, wanted: EvaluateSpec) -> dict[SetName, Bl
     most: dict[SetName, int | None] = {"real": wanted.num_real}
     if shop.task.training:  # as many as are generated: some figures depend on that
         most["training"] = wanted.num_samples
-    totals = {name: len(spread(len(shop.dataset(name)), count)) for name, count in most.items()}
-    sets: dict[SetName, Blocks] = {name: Blocks(place / f"{name}-{total}", total) for name, total in totals.items()}
+    sets: dict[SetName, Blocks] = {}
+    for name, count in most.items():
+        total = len(spread(len(shop.dataset(name)), count))
+        sets[name] = Blocks(place / f"{name}-{total}", total)
     sets["generated"] = Blocks(place / "generated", wanted.num_samples)
     return sets
 
