@@ -19,6 +19,8 @@ def djepa_register_datasets(register: Register) -> None:
 
 @hookimpl
 def djepa_register_feature_extractors(register: Register) -> None:
+    register("digits-reader", "djepa_image.reader:DigitsReader",
+             summary="pictures of digits, 8x8, through a small classifier that ships with the package")
     register("image-encoder", "djepa_image.encoder:ImageEncoder",
              summary="pictures through a network of transformers (DINOv2, CLIP, ...) from a local folder")
     register("torchvision", "djepa_image.encoder:TorchvisionClassifier",

@@ -67,7 +67,8 @@ def test_of_a_clap_it_is_the_embedding_of_its_tower(tmp_path):
     import transformers
 
     tower = {"spec_size": 64, "num_mel_bins": 16, "patch_embeds_hidden_size": 8, "depths": [1, 1],
-             "num_attention_heads": [2, 2], "hidden_size": 16, "window_size": 4, "patch_size": 4, "patch_stride": [4, 4], "projection_dim": 6}
+             "num_attention_heads": [2, 2], "hidden_size": 16, "window_size": 4, "patch_size": 4, "patch_stride": [4, 4],
+             "projection_dim": 6}
     text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 20,
             "projection_dim": 6}
     with seeded(0, "network"):
