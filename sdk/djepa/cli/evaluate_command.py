@@ -74,13 +74,17 @@ def _asked(
 
 
 def _trained_on(recipe: str, overrides: list[str]) -> Component | None:
-    """The data of the recipe as it is, which the overrides may have turned into others; None where it has none of its own."""
-    from djepa.errors import RecipeError
+    """The data of the recipe as it is, where the overrides turn them into others; None where it has none of its own."""
+    from djepa.errors import DjepaError
     from djepa.recipe import Recipe
 
+    if not any(text.startswith("data.") for text in overrides):
+        return None
     try:
-        return Recipe.load(recipe, [text for text in overrides if not text.startswith("data.")]).data
-    except RecipeError:
+        node = Recipe.load(recipe, [text for text in overrides if not text.startswith("data.")]).data
+        node.build()
+        return node
+    except DjepaError:  # a recipe that does not say where its data are, or not where they are here
         return None
 
 

@@ -15,7 +15,7 @@ from djepa.evaluate.extractor import Features
 from djepa.files import atomic_file, leftovers
 from djepa.storage import read_tensors, write_tensors
 
-SIZE = 64  # samples of a block: what a kill can cost, and what is generated at a time at most
+SIZE = 64  # samples of a block
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
+import torch
+
 from djepa.cache.index import changes
 from djepa.device import Precision, resolve_device, resolve_precision
 from djepa.errors import CheckpointError, UsageError
@@ -32,6 +34,7 @@ from djepa.recipe.component import Component
 from djepa.recipe.schema import EvaluateSpec, ModelSpec
 from djepa.request import Settings, settings_from
 from djepa.storage import read_config
+from djepa.tokens import Sample
 
 FORMAT = 1
 TASK, RESULT = "evaluation.json", "result.json"
@@ -111,13 +114,21 @@ def check_work(shop: Workshop, spec: ModelSpec, metrics: Mapping[str, Metric]) -
 
     Raises:
         RecipeError: the data do not have what the model makes.
-        UsageError: the extractor is for something else, or a metric needs logits that it does not give.
+        UsageError: the extractor is for something else, finds other features in samples of the model's shape, or gives no
+            logits where a metric needs them.
     """
     task = shop.task
     check_examples(shop.dataset("real"), spec, task.stream)
     if task.training:
         check_examples(shop.dataset("training"), spec, task.stream)
     found = shop.extracted([shop.dataset("real").load(0).samples[task.stream]])
+    stream = spec.streams[task.stream]
+    assert stream.shape is not None
+    made = shop.extractor.extract([Sample(torch.zeros(stream.shape), dict(stream.meta), stream.modality)])
+    if made.vectors.shape != found.vectors.shape:
+        raise UsageError(f"Features {task.features.kind!r} have {found.vectors.shape[1]:,} values for the data's samples and "
+                         f"{made.vectors.shape[1]:,} for the model's, which are of shape {stream.shape}; choose an extractor "
+                         f"for samples of any shape, or data of that shape.")
     for name, metric in metrics.items():
         if metric.needs_logits and found.logits is None:
             raise UsageError(f"Metric {name!r} needs an extractor that classifies; {task.features.kind!r} gives no logits.")

@@ -7,7 +7,7 @@ other data ("training"), and of generated samples ("generated").
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from djepa.recipe.schema import GenerateSpec, ModelSpec, Strict
 from djepa.recipe.validation import validated
 from djepa.skipping import Skipping
 from djepa.storage import ASSETS, CONFIG, WEIGHTS
+from djepa.tokens import Encoded
 
 SetName = Literal["real", "training", "generated"]
 
@@ -111,11 +112,14 @@ def check_examples(dataset: Dataset, spec: ModelSpec, stream: str) -> None:
     """Refuse data that do not have what the model makes.
 
     Raises:
-        RecipeError: the examples lack the stream or a condition, or are of another modality.
+        RecipeError: the examples lack the stream or a condition, are of another modality, or are no media any more.
     """
     first, wanted = dataset.load(0), spec.streams[stream]
     if stream not in first.samples:
         raise RecipeError(f"data: the dataset gives no {stream!r}. {suggest(stream, first.samples)}")
+    if isinstance(first.samples[stream], Encoded):
+        raise RecipeError("data: this dataset is a cache of what a tokenizer found, and features are made of media; compare "
+                          "with the dataset that it was made from: evaluate.data.kind=...")
     found = first.samples[stream].modality
     if found and found != wanted.modality:
         raise RecipeError(f"data: the dataset's {stream!r} is of modality {found!r}; the model makes {wanted.modality!r}.")
@@ -131,7 +135,7 @@ def spread(size: int, most: int | None) -> list[int]:
     return [number * size // count for number in range(count)]
 
 
-def conditions_of(dataset: Dataset, names: Mapping[str, Any], numbers: range) -> Iterator[dict[str, Any]]:
+def conditions_of(dataset: Dataset, names: Mapping[str, Any], numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
     """The conditions of generated samples: those of the data, in an order drawn anew for every pass over them.
 
     So their distribution is that of the data, as exactly as their number allows, and does not depend on how many are asked for.

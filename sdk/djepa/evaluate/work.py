@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from djepa.dataset import Dataset
 from djepa.device import resolve_device
 from djepa.errors import UsageError
-from djepa.evaluate.blocks import Blocks
+from djepa.evaluate.blocks import SIZE, Blocks
 from djepa.evaluate.extractor import FeatureExtractor, Features, checked
 from djepa.evaluate.task import SetName, Task, conditions_of, spread
 from djepa.pipeline import Pipeline
 from djepa.tokens import Sample
+
+ON_GPU = 256  # samples generated at a time where nothing is said
 
 
 class Workshop:
@@ -48,7 +51,13 @@ class Workshop:
             self._datasets[key] = self.task.dataset(key)
         return self._datasets[key]
 
-    def features(self, name: SetName, numbers: range, total: int) -> Features:
+    @property
+    def at_a_time(self) -> int:
+        """How many blocks to make in one go: a GPU is not busy with the samples of one."""
+        size = self.task.batch_size or (ON_GPU if self.device.type == "cuda" else SIZE)
+        return max(1, size // SIZE)
+
+    def features(self, name: SetName, numbers: Sequence[int], total: int) -> Features:
         """The features of some samples of a set of `total`."""
         samples = self._generated(numbers) if name == "generated" else self._real(name, numbers, total)
         return self.extracted(samples)
@@ -67,12 +76,12 @@ class Workshop:
                                  f"{sample.modality!r}.")
         return checked(self.extractor.extract(samples), len(samples), kind)
 
-    def _real(self, name: SetName, numbers: range, total: int) -> list[Sample]:
+    def _real(self, name: SetName, numbers: Sequence[int], total: int) -> list[Sample]:
         dataset = self.dataset(name)
         chosen = spread(len(dataset), total)
         return [dataset.load(chosen[number]).samples[self.task.stream] for number in numbers]
 
-    def _generated(self, numbers: range) -> list[Sample]:
+    def _generated(self, numbers: Sequence[int]) -> list[Sample]:
         task, pipeline = self.task, self.pipeline
         conditions = list(conditions_of(self.dataset("generated"), pipeline.spec.conditions, numbers))
         settings: dict[str, Any] = task.generate.model_dump(mode="json")
@@ -80,8 +89,8 @@ class Workshop:
                                  batch_size=task.batch_size, **settings)
 
 
-def make_blocks(shop: Workshop, sets: Mapping[SetName, Blocks], share: slice = slice(None)) -> Iterator[tuple[SetName, range]]:
-    """Make a share of the blocks that are missing, and tell of each when it is written.
+def make_blocks(shop: Workshop, sets: Mapping[SetName, Blocks], share: slice = slice(None)) -> Iterator[None]:
+    """Make a share of the blocks that are missing, yielding whenever some are written.
 
     Args:
         shop: who makes them.
@@ -92,11 +101,17 @@ def make_blocks(shop: Workshop, sets: Mapping[SetName, Blocks], share: slice = s
         StorageError: the disk refused.
     """
     for name, blocks in sets.items():
-        for numbers in blocks.missing(share):
-            blocks.write(numbers, shop.features(name, numbers, blocks.total))
-            yield name, numbers
+        missing = blocks.missing(share)
+        for start in range(0, len(missing), shop.at_a_time):
+            some = missing[start : start + shop.at_a_time]
+            found = shop.features(name, list(chain.from_iterable(some)), blocks.total)
+            ends = list(accumulate(map(len, some)))
+            for numbers, end in zip(some, ends, strict=True):
+                blocks.write(numbers, found.chosen(torch.arange(end - len(numbers), end)))
+            yield
 
 
 def features_at_once(shop: Workshop, name: SetName, total: int) -> Features:
     """The features of a whole set, kept in memory alone."""
-    return Features.joined([shop.features(name, numbers, total) for numbers in Blocks(Path(), total).ranges()])
+    parts = (range(start, min(start + shop.at_a_time * SIZE, total)) for start in range(0, total, shop.at_a_time * SIZE))
+    return Features.joined([shop.features(name, numbers, total) for numbers in parts])

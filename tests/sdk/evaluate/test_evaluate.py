@@ -234,3 +234,23 @@ def test_the_command_makes_a_folder_that_says_what_is_in_it(command, trained, tm
     assert done.code == 0 and "95%" in done.out, done.err
     folder, = (tmp_path / "evaluations").iterdir()
     assert (folder / "result.json").is_file()
+
+
+def test_data_that_do_not_compare_are_refused_at_once(trained, small, tmp_path):
+    """Pictures of another size than the model's, without classes and with."""
+    picture, root = host().get("modality", "image")().example(0), tmp_path / "pictures"
+    recipe = small(f"evaluate.data={{kind: image-folder, root: {root}, size: 16}}")
+    picture.save(root / "one.png")
+    with pytest.raises(RecipeError, match="the dataset gives no condition 'label'"):
+        evaluate(trained, recipe, tmp_path / "folder", device="cpu")
+    (root / "3").mkdir()
+    (root / "one.png").rename(root / "3" / "one.png")
+    with pytest.raises(UsageError, match="have 768 values for the data's samples and 64 for the model's"):
+        evaluate(trained, recipe, tmp_path / "folder", device="cpu")
+
+
+def test_blocks_may_be_made_several_at_a_time(done, trained, small, tmp_path):
+    found, _ = done
+    both = evaluate(trained, small("data.split=heldout"), tmp_path / "both", device="cpu", batch_size=128)
+    assert values(both) == pytest.approx(values(found), rel=1e-4)
+    assert len(list((tmp_path / "both" / "generated").iterdir())) == 2
