@@ -163,7 +163,7 @@ class Trainer:
             self.model = build_model(self.model_spec, self.tokenizers).to(self.device).train()
         check_conditions(self.model, self.recipe.preview)
         self.evaluation = (TrainingEvaluation(self.recipe, self.model_spec, self.tokenizers, run, self.device)
-                           if self.recipe.evaluate.every else None)
+                           if run and self.recipe.evaluate.every else None)
         self.average = averaged_copy(self.model)
         self.optimizer = make_optimizer(self.model, self.spec)
         self.order: GenerationOrder = self.model_spec.generate.order.build()
