@@ -115,10 +115,11 @@ def test_other_weights_have_another_fingerprint(trusted, tmp_path, monkeypatch):
     assert TorchScript(path=trusted).fingerprint() != TorchScript(path=str(other)).fingerprint()
 
 
-def test_the_command_trusts_the_file_it_is_given_in_all_its_processes(process, trained, file):
-    asked = ("evaluate", trained, "image/digits", "evaluate.num_groups=0", "evaluate.features.channels=3",
+def test_the_command_trusts_the_file_it_is_given_in_all_its_processes(command, monkeypatch, trained, file, tmp_path):
+    asked = ("evaluate", trained, "image/digits", "evaluate.num_groups=0", "evaluate.features.channels=3", "-o", tmp_path / "f",
              "evaluate.num_real=70", "-n", 70, "--metrics", "kernel", "--device", "cpu", "--nproc", 2)
-    done = process(*asked, "--torchscript", file)
-    assert done.code == 0 and "5 features of torchscript" in done.out, done.err
-    refused = process(*asked, "--features", "torchscript", f"evaluate.features.path={file}")
+    monkeypatch.setenv(TRUSTED, "")
+    refused = command(*asked, "--features", "torchscript", f"evaluate.features.path={file}")
     assert refused.code == 2 and "is code, which would be executed" in refused.error()
+    done = command(*asked, "--torchscript", file)
+    assert done.code == 0 and "5 features of torchscript" in done.out, done.err
