@@ -168,7 +168,7 @@ def test_a_run_below_a_file(command, tmp_path, folder_recipe):
 
 def test_a_run_that_is_there_or_is_not(command, trained, tmp_path):
     for words, told in ((["train", "image/digits", "--out", trained], "djepa resume"), (["resume", tmp_path], "djepa train"),
-                        (["resume", trained, "train.lr=1"], "train.lr=1")):
+                        (["resume", trained, "train.lr=1"], "train.lr : was 0.001, is 1.0 (override)")):
         outcome = command(*words)
         assert outcome.code == 2 and told in outcome.error()
 
