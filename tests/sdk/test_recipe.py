@@ -187,7 +187,8 @@ def test_all_problems_come_at_once_sorted_and_with_their_origin(base):
         "train.stpes : unknown key - did you mean 'steps'? (given in override)",
         "train.steps : expected a positive number, got -3 (given in override)",
         "model.streams.picture.head.dpeth : unknown key - did you mean 'depth'? (given in override)",
-        "train.lr_schedule : expected 'constant' or 'cosine', got 'cosin' - did you mean 'cosine'? (given in override)",
+        "train.lr_schedule.kind : expected one of 'constant', 'cosine', 'linear', 'inverse-square-root', "
+        "'warmup-stable-decay', got 'cosin' - did you mean 'cosine'? (given in override)",
         "data.splt : unknown key - did you mean 'split'? (given in override)",
         f"trian : unknown key - did you mean 'train'? (given in {file})",
     ]:

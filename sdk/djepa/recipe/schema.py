@@ -32,6 +32,7 @@ from djepa.recipe.component import (
     OrderNode,
     TokenizerNode,
 )
+from djepa.recipe.schedules import ConstantSchedule, LearningRateSchedule, WeightDecaySchedule
 from djepa.recipe.strict import Strict
 
 SCHEMA_VERSION = 1
@@ -153,9 +154,10 @@ class TrainSpec(Strict):
     batch_size: PositiveInt = 256                  # global: whatever the number of processes or accumulation steps
     micro_batch_size: PositiveInt | None = None    # samples per forward pass; None: the whole batch at once
     lr: PositiveFloat = 1e-4
-    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_schedule: LearningRateSchedule = ConstantSchedule()
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02  # matrices only: not bias, norm, embedding, position, mask
+    weight_decay_schedule: WeightDecaySchedule = ConstantSchedule()
     betas: tuple[Probability, Probability] = (0.9, 0.95)
     eps: PositiveFloat = 1e-6
     max_grad_norm: PositiveFloat = 3.0
@@ -175,6 +177,13 @@ class TrainSpec(Strict):
     def _micro_divides(self) -> TrainSpec:
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must divide batch_size={self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _rates_fall(self) -> TrainSpec:
+        end = getattr(self.lr_schedule, "end", 0.0)
+        if end > self.lr:
+            raise ValueError(f"lr_schedule.end={end:g} is above lr={self.lr:g}; after its warm-up a rate only falls")
         return self
 
     @model_validator(mode="after")

@@ -1,9 +1,8 @@
-"""The optimizer, its schedule, and the average of its path."""
+"""The optimizer, and the average of its path."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from djepa.errors import CheckpointError
 from djepa.model import MaskedModel
 from djepa.recipe.schema import TrainSpec
+from djepa.train.schedules import DECAYED
 
 STATE = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for a parameter
 
@@ -21,20 +21,11 @@ def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
     decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": spec.weight_decay, DECAYED: True},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0, DECAYED: False},
     ]
     on_gpu = parameters[0].device.type == "cuda"
     return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=on_gpu or None)
-
-
-def learning_rate(spec: TrainSpec, step: int) -> float:
-    """Linear warm-up, then constant, or half a cosine down to zero at the last step."""
-    warm = min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps else 1.0
-    if spec.lr_schedule == "constant":
-        return spec.lr * warm
-    share = max(0, step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
-    return spec.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
 def ema_decay(spec: TrainSpec, step: int) -> float:

@@ -39,8 +39,9 @@ from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
 from djepa.train.data import DataOrder, batches
 from djepa.train.evaluation import EVALUATION, TrainingEvaluation
 from djepa.train.log import LEFT_OUT, RunLog
-from djepa.train.optimizer import averaged_copy, ema_decay, finite, learning_rate, make_optimizer, update_average
+from djepa.train.optimizer import averaged_copy, ema_decay, finite, make_optimizer, update_average
 from djepa.train.preview import check_conditions, save_previews
+from djepa.train.schedules import apply_schedules, learning_rate
 
 MAX_SKIPPED = 10  # steps in a row whose gradient is not finite before a run gives up
 RECIPE = "recipe.yaml"
@@ -198,8 +199,7 @@ class Trainer:
                 for name, loss in self._backward(part, counts).items():
                     losses[name] = losses.get(name, torch.zeros(())) + loss
 
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.spec, step)
+        apply_schedules(self.optimizer, self.spec, step)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.max_grad_norm)
         sound = finite(norm)
         if sound:

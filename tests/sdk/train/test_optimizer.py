@@ -1,6 +1,5 @@
 """Which weights decay, how fast they are learned, and how they are averaged."""
 
-import math
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from djepa.recipe import TrainSpec
 from djepa.train.optimizer import (
     averaged_copy,
     ema_decay,
-    learning_rate,
     load_optimizer,
     make_optimizer,
     optimizer_tensors,
@@ -68,32 +66,6 @@ def test_the_settings_reach_the_optimizer(model):
     optimizer = make_optimizer(model, TrainSpec(lr=0.02, betas=(0.8, 0.9), eps=1e-7))
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.02, (0.8, 0.9), 1e-7)
-
-
-# The learning rate
-
-
-@pytest.mark.parametrize(("settings", "expected"), [
-    ({"warmup_steps": 4}, {0: 0.25, 1: 0.5, 2: 0.75, 3: 1.0, 4: 1.0, 99: 1.0}),
-    ({"warmup_steps": 0}, {0: 1.0, 99: 1.0}),
-    ({"warmup_steps": 0, "lr_schedule": "cosine"}, {0: 1.0, 25: 0.5 + 0.5 * 2**-0.5, 50: 0.5, 100: 0.0}),
-    ({"warmup_steps": 20, "lr_schedule": "cosine"}, {0: 0.05, 19: 1.0, 20: 1.0, 60: 0.5, 100: 0.0}),
-    ({"warmup_steps": 300}, {99: 100 / 300}),
-    ({"warmup_steps": 300, "lr_schedule": "cosine"}, {99: 100 / 300}),
-])
-def test_the_learning_rate_at(settings, expected):
-    spec = TrainSpec(steps=100, lr=3e-4, **settings)
-    for step, share in expected.items():
-        assert learning_rate(spec, step) == pytest.approx(3e-4 * share, abs=1e-18), step
-
-
-@given(steps=st.integers(1, 500), warmup=st.integers(0, 600), schedule=st.sampled_from(["constant", "cosine"]))
-def test_the_learning_rate_rises_then_never_rises_again(steps, warmup, schedule):
-    spec = TrainSpec(steps=steps, lr=0.1, warmup_steps=warmup, lr_schedule=schedule)
-    rates = [learning_rate(spec, step) for step in range(steps)]
-    top = min(warmup, steps)
-    assert all(0 < rate <= 0.1 for rate in rates)
-    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
 
 
 # The average
@@ -174,9 +146,3 @@ def test_a_state_that_does_not_fit_is_refused_by_name(model, change, told):
     change(tensors)
     with pytest.raises(CheckpointError, match=told):
         load_optimizer(make_optimizer(model, TrainSpec()), model, tensors)
-
-
-def test_the_cosine_is_half_a_period():
-    spec = TrainSpec(steps=8, lr=1.0, warmup_steps=0, lr_schedule="cosine")
-    assert [learning_rate(spec, step) for step in range(8)] == pytest.approx(
-        [math.cos(math.pi * step / 16) ** 2 for step in range(8)])
