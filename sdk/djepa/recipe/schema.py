@@ -150,6 +150,7 @@ class CosineMask(Strict):
 class TrainSpec(Strict):
     """How a model is trained."""
 
+    init_from: str | None = None                   # fine-tuning: a shipped model, a folder, a run, a Hub repository
     steps: PositiveInt = 10_000                    # optimizer steps
     batch_size: PositiveInt = 256                  # global: whatever the number of processes or accumulation steps
     micro_batch_size: PositiveInt | None = None    # samples per forward pass; None: the whole batch at once

@@ -38,6 +38,7 @@ from djepa.tokens import TokenBatch
 from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
 from djepa.train.data import DataOrder, batches
 from djepa.train.evaluation import EVALUATION, TrainingEvaluation
+from djepa.train.initialize import Initialization, initialize, report_initialization
 from djepa.train.log import LEFT_OUT, RunLog
 from djepa.train.optimizer import averaged_copy, ema_decay, finite, make_optimizer, update_average
 from djepa.train.preview import check_conditions, save_previews
@@ -75,6 +76,7 @@ class Trainer:
         self.spec: TrainSpec = recipe.train
         self.device = resolve_device(device)
         dataset: Dataset = recipe.data.build()
+        self.initialized: Initialization | None = None
         self.dataset: Dataset = Skipping(dataset) if self.spec.on_error == "skip" else dataset
 
     def fit(self, run: str | Path) -> Path:
@@ -131,6 +133,8 @@ class Trainer:
         self.left_out: set[int] = {event["example"] for event in self.log.events(LEFT_OUT)}
         if isinstance(self.dataset, Skipping):
             self._note(start, self.dataset.left_out)  # while the data were measured
+        if self.initialized is not None:
+            report_initialization(self.log, self.initialized)
         steps = range(start, self.spec.steps)
         order = DataOrder(self.recipe.seed, len(self.dataset), self.spec.batch_size)
         skipped = 0
@@ -162,6 +166,8 @@ class Trainer:
         self.dataset.check(self.tokenizers)
         with seeded(self.recipe.seed, "initialization"):
             self.model = build_model(self.model_spec, self.tokenizers).to(self.device).train()
+        if self.spec.init_from and newest is None:
+            self.initialized = initialize(self.model, self.model_spec, self.spec.init_from)
         check_conditions(self.model, self.recipe.preview)
         self.evaluation = (TrainingEvaluation(self.recipe, self.model_spec, self.tokenizers, run, self.device)
                            if run and self.recipe.evaluate.every else None)
