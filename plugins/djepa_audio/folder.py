@@ -70,6 +70,10 @@ class AudioFolder(Dataset):
         sample = Sample(self._part(Path(file), place), {"sample_rate": self.sample_rate}, "audio")
         return Example({"audio": sample}, {} if label is None else {"label": self._classes[label]})
 
+    def described(self, index: int) -> str:
+        """Its file."""
+        return repr(self._files[index][0])
+
     def num_views(self) -> int | None:
         """One, or too many to count: random crops."""
         return None if self.crop == "random" else 1

@@ -91,6 +91,10 @@ class LJSpeech(Dataset):
         sample = Sample(data, {"sample_rate": self.sample_rate}, "audio")
         return Example({"audio": sample}, {"text": row.normalized if self.normalized else row.text})
 
+    def described(self, index: int) -> str:
+        """Its file."""
+        return repr(str(self._path(self._rows[index])))
+
     def num_views(self) -> int:
         """One: nothing is drawn."""
         return 1

@@ -61,6 +61,10 @@ class ImageFolder(Dataset):
         place = 0.5 if rng is None or self.crop == "center" else rng.random()
         return self._shown(index, place, drawn_view(rng, 2 if self.flip else 1) == 1)
 
+    def described(self, index: int) -> str:
+        """Its file."""
+        return repr(self._files[index][0])
+
     def num_views(self) -> int | None:
         """Plain and, where it flips, mirrored; random crops are too many to count."""
         return None if self.crop == "random" else 2 if self.flip else 1

@@ -100,6 +100,10 @@ class Clips(Dataset):
         place = 0.5 if rng is None or self.options.crop == "center" else rng.random()
         return self._shown(index, start, place, drawn_view(rng, 2 if self.options.flip else 1) == 1)
 
+    def described(self, index: int) -> str:
+        """Its file."""
+        return repr(self._files[index][0])
+
     def num_views(self) -> int | None:
         """Plain and, where it flips, mirrored; random parts are too many to count."""
         return None if "random" in (self.options.clip, self.options.crop) else 2 if self.options.flip else 1

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from djepa.tokens import Sample
 
@@ -51,6 +52,23 @@ class Dataset(ABC):
     def classes(self) -> Mapping[str, list[str]]:
         """The values each condition can take, in the order of their ids; empty where they are not a closed list."""
         return {}
+
+    def described(self, index: int) -> str:
+        """What to call an example in a message: its file, where it is one."""
+        return f"example {index}"
+
+    # What the order of the data asks (`djepa.train.data`) ---------------------------------------------------------------
+
+    def order(self, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+        """The order of one epoch: every index once. Draws from `rng` alone."""
+        return rng.permutation(len(self))
+
+    def lengths(self) -> Float[np.ndarray, " n"] | None:
+        """How long each example is, in any unit in which its number of tokens grows, told without decoding any.
+
+        None where that cannot be told, or all are alike; not a number for an example whose file cannot be read.
+        """
+        return None
 
     # What a cache asks (`djepa.cache`) -----------------------------------------------------------------------------------
 

@@ -62,6 +62,18 @@ class Skipping(Dataset):
 
         return self._first_sound(index, load)
 
+    def described(self, index: int) -> str:
+        """As the dataset calls it."""
+        return self.dataset.described(index)
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """That of the dataset."""
+        return self.dataset.order(rng)
+
+    def lengths(self) -> np.ndarray | None:
+        """Those of the dataset."""
+        return self.dataset.lengths()
+
     def num_views(self) -> int | None:
         """Those of the dataset."""
         return self.dataset.num_views()

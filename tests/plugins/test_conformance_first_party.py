@@ -15,7 +15,8 @@ FOLDERS = {  # datasets: what their files are, and settings that the examples of
     "audio-folder": ("audio", {}),
 }
 WITH_SETTINGS = {*(f"dataset/{name}" for name in FOLDERS), "tokenizer/autoencoder"}  # checked below
-ELSEWHERE = {"dataset/imagenet", "dataset/ucf101", "dataset/ljspeech", "dataset/cached"}  # layouts that their own tests make
+ELSEWHERE = {f"dataset/{name}" for name in (  # layouts that their own tests make
+    "imagenet", "ucf101", "ljspeech", "cached", "mixture", "webdataset", "huggingface")}
 
 
 def ids(kind, name, **options):

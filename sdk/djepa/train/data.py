@@ -7,7 +7,7 @@ nothing about data has to be saved, and any number of workers or processes sees 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -29,16 +29,19 @@ class DataOrder:
         seed: of the run.
         size: examples of the dataset.
         batch_size: global.
+        permute: the order of one epoch (`Dataset.order`); any, when not given.
     """
 
-    def __init__(self, seed: int, size: int, batch_size: int) -> None:
+    def __init__(self, seed: int, size: int, batch_size: int,
+                 permute: Callable[[np.random.Generator], np.ndarray] | None = None) -> None:
         if size < 1:
             raise UsageError("The dataset is empty: there is nothing to train on.")
         self.seed, self.size, self.batch_size = seed, size, batch_size
+        self._permute = permute or (lambda rng: rng.permutation(size))
         self._epoch = lru_cache(maxsize=4)(self._permutation)
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        return numpy_generator(self.seed, "data order", epoch).permutation(self.size)
+        return self._permute(numpy_generator(self.seed, "data order", epoch))
 
     def places(self, step: int) -> list[Place]:
         """The examples of a step."""

@@ -136,7 +136,7 @@ class Trainer:
         if self.initialized is not None:
             report_initialization(self.log, self.initialized)
         steps = range(start, self.spec.steps)
-        order = DataOrder(self.recipe.seed, len(self.dataset), self.spec.batch_size)
+        order = DataOrder(self.recipe.seed, len(self.dataset), self.spec.batch_size, self.dataset.order)
         skipped = 0
         loaded = batches(self.dataset, order, steps, self.spec.num_workers, self.spec.load_timeout)
         try:

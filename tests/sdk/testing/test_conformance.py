@@ -52,7 +52,7 @@ def test_a_tokenizer_that_keeps_its_contract_passes(curves):
 
 def test_a_modality_and_a_dataset_that_keep_their_contracts_pass(curves):
     result = run("curves_plugin")
-    assert result.exit_code == 0 and result.stdout.splitlines()[-1].startswith("24/24 checks ran: 24 passed, 0 failed")
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1].startswith("25/25 checks ran: 25 passed, 0 failed")
     assert "passed           modality/curve:files-come-back\n" in result.stdout
     assert "passed           dataset/curves:spawns\n" in result.stdout
 

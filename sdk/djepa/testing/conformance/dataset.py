@@ -120,6 +120,16 @@ def fingerprint_is_stable(subject: DatasetSubject) -> None:
     require(isinstance(first, str) and first == again, f"the fingerprint is {first!r}, and then {again!r}.")
 
 
+def order_is_a_permutation(subject: DatasetSubject) -> None:
+    """The order of an epoch has every example once, and comes from the generator alone; lengths are one for each."""
+    dataset = subject.build()
+    first, again = (dataset.order(np.random.default_rng(7)) for _ in range(2))
+    require(np.array_equal(first, again), "the order of an epoch with the same generator is another one each time.")
+    require(np.array_equal(np.sort(first), np.arange(len(dataset))), "the order of an epoch has not every example once.")
+    lengths = dataset.lengths()
+    require(lengths is None or len(lengths) == len(dataset), "there are more or fewer lengths than examples.")
+
+
 def spawns(subject: DatasetSubject) -> None:
     """It can be sent to a process that is started anew, and gives the same examples there."""
     theirs, = elsewhere(_loaded, subject.build(), 0)
@@ -133,5 +143,6 @@ def _loaded(dataset: Dataset, index: int) -> Iterator[list[list[float]]]:
 
 FUNCTIONS: tuple[Function, ...] = (
     has_examples, samples_are_of_their_modality, loading_is_deterministic, draws_come_from_the_generator,
-    classes_cover_conditions, views_are_those_of_load, fingerprint_is_stable, spawns,
+    classes_cover_conditions, views_are_those_of_load, fingerprint_is_stable, order_is_a_permutation,
+    spawns,
 )

@@ -4,6 +4,7 @@ import itertools
 import uuid
 from dataclasses import replace
 
+import numpy as np
 import torch
 from curves import Curve, Curves
 
@@ -118,6 +119,29 @@ class NewFingerprints(Curves):
 
     def fingerprint(self):
         return uuid.uuid4().hex
+
+
+class ForgetsTheLast(Curves):
+    check, says = "order-is-a-permutation", "not every example once"
+
+    def order(self, rng):
+        return rng.permutation(len(self) - 1)
+
+
+class OrdersAtRandom(Curves):
+    check, says = "order-is-a-permutation", "another one each time"
+    num = 0
+
+    def order(self, rng):
+        self.num += 1
+        return np.roll(np.arange(len(self)), self.num)
+
+
+class TooFewLengths(Curves):
+    check, says = "order-is-a-permutation", "more or fewer lengths"
+
+    def lengths(self):
+        return np.ones(len(self) - 1)
 
 
 class HoldsALambda(Curves):
