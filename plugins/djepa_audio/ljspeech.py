@@ -19,8 +19,9 @@ from typing import Literal
 import numpy as np
 
 from djepa.dataset import Dataset, Example
-from djepa.errors import UsageError, suggest
+from djepa.errors import MediaError, UsageError, suggest
 from djepa.folder import fingerprint
+from djepa.remembered import remembered
 from djepa.tokens import Sample
 from djepa_audio.files import opened
 from djepa_audio.sound import check_rate
@@ -48,12 +49,13 @@ class LJSpeech(Dataset):
         num_heldout: rows at the end of the list that are kept from training.
         sample_rate: in Hz; recordings of other rates are resampled. LJSpeech itself has 22050.
         normalized: take the text in which numbers and abbreviations are written out.
-        min_seconds, max_seconds: leave out what is shorter or longer; with either, the headers of all recordings are read.
+        min_seconds, max_seconds: leave out what is shorter or longer; with either, the headers of all recordings are read. One
+            that cannot be read stays, and is named when it is loaded.
 
     Raises:
         UsageError: the folder is not in this layout, a row or a recording is wrong or missing (all are named, up to ten), a
             setting cannot be, or nothing is left.
-        MediaError: a recording whose length is asked for is damaged.
+        MediaError: a recording whose length is asked for is gone.
     """
 
     def __init__(
@@ -71,7 +73,10 @@ class LJSpeech(Dataset):
         first_heldout = len(rows) - num_heldout
         parts = {"train": rows[:first_heldout], "heldout": rows[first_heldout:], "all": rows}
         shortest, longest = min_seconds or 0.0, math.inf if max_seconds is None else max_seconds
-        self._rows = [row for row in parts[split] if self._lasts(row, shortest, longest)]
+        self._rows = parts[split]
+        if shortest > 0.0 or longest < math.inf:
+            seconds = self.lengths()  # what cannot be read stays, so that it is named when it is loaded
+            self._rows = [row for row, one in zip(self._rows, seconds, strict=True) if not (one < shortest or one > longest)]
         if not self._rows:
             raise UsageError(f"LJSpeech: none of the {len(parts[split])} recordings of the split {split!r} lasts between "
                              f"{shortest} and {longest} seconds (min_seconds, max_seconds; see also num_heldout).")
@@ -90,6 +95,10 @@ class LJSpeech(Dataset):
             data = recording.read(channels=1, sample_rate=self.sample_rate)
         sample = Sample(data, {"sample_rate": self.sample_rate}, "audio")
         return Example({"audio": sample}, {"text": row.normalized if self.normalized else row.text})
+
+    def lengths(self) -> np.ndarray:
+        """In seconds, from the headers of the recordings; read once, and kept as long as no file changes."""
+        return remembered(f"seconds {self.fingerprint()}", lambda: np.array([self._seconds(row) for row in self._rows]))
 
     def described(self, index: int) -> str:
         """Its file."""
@@ -113,11 +122,12 @@ class LJSpeech(Dataset):
     def _path(self, row: Utterance) -> Path:
         return self.root / "wavs" / f"{row.id}.wav"
 
-    def _lasts(self, row: Utterance, shortest: float, longest: float) -> bool:
-        if shortest <= 0.0 and longest == math.inf:
-            return True
-        with opened(self._path(row)) as recording:
-            return shortest <= recording.num_frames / recording.sample_rate <= longest
+    def _seconds(self, row: Utterance) -> float:
+        try:
+            with opened(self._path(row)) as recording:
+                return recording.num_frames / recording.sample_rate
+        except MediaError:
+            return math.nan
 
 
 def _rows(root: Path) -> list[Utterance]:

@@ -41,6 +41,13 @@ def texts(dataset):
     return [dataset.load(index).conditions["text"] for index in range(len(dataset))]
 
 
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path, monkeypatch):
+    """A user's cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user cache"))
+    return tmp_path / "user cache" / "djepa" / "numbers"
+
+
 # ---- the layout
 
 def test_a_row_is_an_example_of_its_own_length(tmp_path):
@@ -153,8 +160,24 @@ def test_a_damaged_recording_is_named(tmp_path):
     dataset = LJSpeech(root=str(root), num_heldout=0)
     with pytest.raises(MediaError, match=r"LJ-001\.wav.*cut short"):
         dataset.load(1)
-    with pytest.raises(MediaError, match=r"LJ-001\.wav"):
-        LJSpeech(root=str(root), num_heldout=0, max_seconds=1.0)
+    limited = LJSpeech(root=str(root), num_heldout=0, max_seconds=1.0)
+    assert len(limited) == 2 and np.isnan(limited.lengths()).tolist() == [False, True]
+    with pytest.raises(MediaError, match=r"LJ-001\.wav.*cut short"):
+        limited.load(1)
+
+
+def test_lengths_are_read_once_and_again_when_a_recording_changes(tmp_path, user_cache, monkeypatch):
+    root = corpus(tmp_path / "a", rows(3))
+    lengths = LJSpeech(root=str(root), num_heldout=0).lengths()
+    assert lengths == pytest.approx([0.25, 0.3, 0.35], abs=1e-4) and len(list(user_cache.iterdir())) == 1
+    with monkeypatch.context() as context:
+        context.setattr("djepa_audio.ljspeech.opened", None)  # no header is looked at
+        assert np.array_equal(LJSpeech(root=str(root), num_heldout=0).lengths(), lengths)
+    soundfile.write(root / "wavs" / "LJ-001.wav", np.zeros(RATE), RATE)
+    assert LJSpeech(root=str(root), num_heldout=0).lengths() == pytest.approx([0.25, 1.0, 0.35], abs=1e-4)
+    for kept in user_cache.iterdir():
+        kept.write_bytes(b"torn")
+    assert LJSpeech(root=str(root), num_heldout=0).lengths()[1] == 1.0
 
 
 def test_the_fingerprint_follows_texts_and_recordings(tmp_path):

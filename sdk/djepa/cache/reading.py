@@ -69,6 +69,10 @@ class Cached(Dataset):
         """
         return self.view(index, drawn_view(rng, self.index.num_views))
 
+    def lengths(self) -> np.ndarray:
+        """Of the samples before they were encoded, in steps along their axes, all streams together."""
+        return np.concatenate([self._shard(number).lengths() for number in range(len(self.index.shards))])
+
     def num_views(self) -> int:
         """As many as the dataset has."""
         return self.index.num_views
@@ -125,6 +129,14 @@ class _OpenShard:
             return Example({name: self._sample(name, number) for name in self._streams}, self.conditions[place])
         except (SafetensorError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise _damaged(self.path, error) from error
+
+    def lengths(self) -> np.ndarray:
+        try:
+            each = [np.array([math.prod(kind["shape"][1:]) for kind in places.kinds], dtype=float)[places.kind_of]
+                    for places in self._streams.values()]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise _damaged(self.path, error) from error
+        return np.sum(each, axis=0)[:: self.index.num_views]
 
     def _sample(self, name: str, number: int) -> Sample:
         about, where = self._streams[name].of(number)

@@ -169,6 +169,7 @@ class TrainSpec(Strict):
     condition_drop: Probability = 0.1              # to the learned null condition, for guidance
     given_probability: Probability = 0.0           # several streams: chance that one of them is given whole
     mask: Annotated[TruncatedNormalMask | CosineMask, Field(discriminator="kind")] = TruncatedNormalMask()
+    buckets: PositiveInt | tuple[PositiveFloat, ...] | None = None  # batches of nearly one length: how many, or their limits
     num_workers: Annotated[int, Field(ge=0)] = 0
     load_timeout: Annotated[float, Field(ge=0.0)] = 0.0  # seconds that workers may take for a batch; 0: any time
     on_error: Literal["raise", "skip"] = "raise"   # what becomes of files that cannot be read; skip: others replace them
@@ -178,6 +179,13 @@ class TrainSpec(Strict):
     def _micro_divides(self) -> TrainSpec:
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must divide batch_size={self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_rise(self) -> TrainSpec:
+        limits = self.buckets if isinstance(self.buckets, tuple) else (1.0,)
+        if not limits or list(limits) != sorted(set(limits)):
+            raise ValueError(f"buckets={list(limits)}: the longest lengths of buckets rise, and there is at least one")
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class DataOrder:
             raise UsageError("The dataset is empty: there is nothing to train on.")
         self.seed, self.size, self.batch_size = seed, size, batch_size
         self._permute = permute or (lambda rng: rng.permutation(size))
-        self._epoch = lru_cache(maxsize=4)(self._permutation)
+        self.epoch = lru_cache(maxsize=4)(self._permutation)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return self._permute(numpy_generator(self.seed, "data order", epoch))
@@ -46,8 +47,18 @@ class DataOrder:
     def places(self, step: int) -> list[Place]:
         """The examples of a step."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
-        return [(position // self.size, int(self._epoch(position // self.size)[position % self.size]))
+        return [(position // self.size, int(self.epoch(position // self.size)[position % self.size]))
                 for position in positions]
+
+
+class Order(Protocol):
+    """In which order a run goes through its data."""
+
+    seed: int
+
+    def places(self, step: int) -> list[Place]:
+        """The examples of a step."""
+        ...
 
 
 class KeyedExamples(TorchDataset[Example | DjepaError]):
@@ -68,7 +79,7 @@ class KeyedExamples(TorchDataset[Example | DjepaError]):
 
 
 def batches(
-    dataset: Dataset, order: DataOrder, steps: range, num_workers: int, load_timeout: float = 0.0
+    dataset: Dataset, order: Order, steps: range, num_workers: int, load_timeout: float = 0.0
 ) -> Iterator[list[Example]]:
     """The examples of every step, loaded ahead by `num_workers` processes (0: here, when asked).
 
@@ -112,7 +123,7 @@ def _sound(loaded: Example | DjepaError) -> Example:
 class _Places:
     """The places of every step, one step at a time."""
 
-    def __init__(self, order: DataOrder, steps: range) -> None:
+    def __init__(self, order: Order, steps: range) -> None:
         self.order, self.steps = order, steps
 
     def __len__(self) -> int:

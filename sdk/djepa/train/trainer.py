@@ -35,8 +35,9 @@ from djepa.recipe.schema import TrainSpec, TruncatedNormalMask
 from djepa.skipping import Skipping, left_out_of
 from djepa.storage import newest_checkpoint, read_config
 from djepa.tokens import TokenBatch
+from djepa.train.buckets import data_order
 from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
-from djepa.train.data import DataOrder, batches
+from djepa.train.data import batches
 from djepa.train.evaluation import EVALUATION, TrainingEvaluation
 from djepa.train.initialize import Initialization, initialize, report_initialization
 from djepa.train.log import LEFT_OUT, RunLog
@@ -136,9 +137,8 @@ class Trainer:
         if self.initialized is not None:
             report_initialization(self.log, self.initialized)
         steps = range(start, self.spec.steps)
-        order = DataOrder(self.recipe.seed, len(self.dataset), self.spec.batch_size, self.dataset.order)
         skipped = 0
-        loaded = batches(self.dataset, order, steps, self.spec.num_workers, self.spec.load_timeout)
+        loaded = batches(self.dataset, self.data_order, steps, self.spec.num_workers, self.spec.load_timeout)
         try:
             for step, examples in zip(steps, loaded, strict=True):
                 self._note(step + 1, left_out_of(examples))
@@ -164,6 +164,7 @@ class Trainer:
         self.model_spec = read_config(newest)[0] if newest else complete(self.recipe.model, self.dataset, self.device)
         self.tokenizers = {name: one.to(self.device) for name, one in build_tokenizers(self.model_spec).items()}
         self.dataset.check(self.tokenizers)
+        self.data_order = data_order(self.dataset, self.recipe.seed, self.spec.batch_size, self.spec.buckets)
         with seeded(self.recipe.seed, "initialization"):
             self.model = build_model(self.model_spec, self.tokenizers).to(self.device).train()
         if self.spec.init_from and newest is None:
