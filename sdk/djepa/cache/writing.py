@@ -78,7 +78,7 @@ def write_cache(
         path, numbers = shard_path(folder, number), range(start, min(start + shard_size, index.num_examples))
         if number >= len(index.shards) or problem_of(path, index.shards[number]):
             report(Progress(done, index.num_examples))
-            loaded = load_views(dataset, index.num_views, numbers, recipe.train.num_workers)
+            loaded = load_views(dataset, index.num_views, numbers, recipe.train.num_workers, recipe.train.load_timeout)
             index.shards[number : number + 1] = [_write_shard(path, loaded, tokenizers, index, numbers)]
             index.write(folder)
         done += len(numbers)

@@ -171,7 +171,7 @@ class TrainSpec(Strict):
     mask: Annotated[TruncatedNormalMask | CosineMask, Field(discriminator="kind")] = TruncatedNormalMask()
     buckets: PositiveInt | tuple[PositiveFloat, ...] | None = None  # batches of nearly one length: how many, or their limits
     num_workers: Annotated[int, Field(ge=0)] = 0
-    load_timeout: Annotated[float, Field(ge=0.0)] = 0.0  # seconds that workers may take for a batch; 0: any time
+    load_timeout: Annotated[float, Field(ge=0.0)] = 0.0  # seconds that an example may take a worker; 0: any time
     on_error: Literal["raise", "skip"] = "raise"   # what becomes of files that cannot be read; skip: others replace them
     log_every: PositiveInt = 10
 

@@ -153,6 +153,7 @@ class Trainer:
                 raise
             raise MediaError(f"{error} To go on without what cannot be read: djepa resume {run} train.on_error=skip") from error
         finally:
+            loaded.close()
             self.log.close()
         path = newest_checkpoint(run)
         assert path is not None

@@ -160,9 +160,10 @@ def test_a_run_with_buckets_is_resumed_as_if_it_had_never_stopped(tmp_path, monk
         soundfile.write(root / "wavs" / f"{number}.wav", sound, 22050)
     recipe = Recipe.load("audio/ljspeech", [
         f"data.root={root}", "data.num_heldout=0", "data.min_seconds=0", "model.conditions=null", "preview.conditions=null",
-        "train.buckets=3", "train.steps=6", "train.batch_size=2", "train.micro_batch_size=null", "train.log_every=1",
-        "checkpoint.every=3", "checkpoint.keep=2", "preview.every=0", "model.width=32", "model.num_heads=2",
-        "model.predictor_num_heads=2", "model.predictor_width=32", "model.encoder_depth=1", "model.predictor_depth=1",
+        "train.buckets=3", "train.steps=6", "train.batch_size=2", "train.micro_batch_size=null", "train.num_workers=0",
+        "train.log_every=1", "checkpoint.every=3", "checkpoint.keep=2", "preview.every=0", "model.width=32",
+        "model.num_heads=2", "model.predictor_num_heads=2", "model.predictor_width=32", "model.encoder_depth=1",
+        "model.predictor_depth=1",
         "model.streams.audio.head.depth=1", "model.streams.audio.head.width=32"])
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     Trainer(recipe, device="cpu").fit(whole)

@@ -13,7 +13,7 @@ from djepa import Pipeline, Trainer
 from djepa.cache import Cached
 from djepa.cache.index import Index
 from djepa.dataset import Dataset, Example
-from djepa.errors import MediaError, RecipeError, TrainingError
+from djepa.errors import MediaError, RecipeError
 from djepa.skipping import NUM_DRAWN, Replacement, Skipping, left_out_of
 from djepa.tokens import Sample
 from djepa.train.data import DataOrder, batches
@@ -102,7 +102,7 @@ def test_neither_workers_nor_history_change_what_is_shown(untouched):
 
 @FORKS
 def test_a_worker_that_hangs_is_given_up():
-    with pytest.raises(TrainingError, match=r"within 1 seconds.*train\.load_timeout"):
+    with pytest.raises(MediaError, match=r"example \d: not loaded within 1 seconds.*train\.load_timeout"):
         list(batches(Sleeping(4, ()), DataOrder(0, 4, 4), range(1), 1, load_timeout=1.0))
 
 
