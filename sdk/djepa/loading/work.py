@@ -92,7 +92,7 @@ def work(tasks: Connection, results: Connection, dataset: Dataset, read: Read, c
 
 def _send(results: Connection, done: queue.Queue[Any]) -> None:
     while True:
-        message = ForkingPickler.dumps(done.get())
+        message = ForkingPickler.dumps(done.get(), 5)  # the first protocol that does not copy arrays twice
         try:
             for part in (LENGTH.pack(len(message)), message):
                 left = memoryview(part)

@@ -79,9 +79,10 @@ class Worker:
             end = LENGTH.size + LENGTH.unpack_from(self._unread)[0]
             if len(self._unread) < end:
                 return
-            message = bytes(memoryview(self._unread)[LENGTH.size : end])
+            with memoryview(self._unread) as unread, unread[LENGTH.size : end] as message:
+                found = ForkingPickler.loads(message)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
             del self._unread[:end]
-            yield ForkingPickler.loads(message)  # pyright: ignore[reportAttributeAccessIssue]
+            yield found
 
     def seconds(self) -> float:
         """How long it has been loading its example."""
