@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,15 @@ class Audio(Modality):
         """
         data, meta = read(Path(path))
         return Sample(data, meta, self.name)
+
+    def fit(self, sample: Sample, shape: Sequence[int], rates: Mapping[str, float], place: Sequence[float]) -> Sample:
+        """A part of the sound, resampled; silence after one that is shorter. Mono is the mean of the channels."""
+        rate = check_rate(rates.get("sample_rate", sample.meta["sample_rate"]))
+        data = resample(with_channels(sample.data, shape[0]), check_rate(sample.meta["sample_rate"]), rate)
+        start = round(max(0, data.shape[1] - shape[1]) * place[0])
+        part = data[:, start:start + shape[1]]
+        padded = torch.nn.functional.pad(part, (0, shape[1] - part.shape[1]))
+        return Sample(padded.contiguous(), {**sample.meta, "sample_rate": rate}, self.name)
 
     def save(self, sample: Sample, path: Path) -> Path:
         """Write a sound, metadata included; wav and flac in 24 bits, the others lossy.

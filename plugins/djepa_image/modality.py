@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from djepa.covering import cover, with_channels
 from djepa.modality import Modality, shared_meta
 from djepa.tokens import Axis, Sample
 from djepa_image.files import encode, read, write
@@ -31,6 +33,10 @@ class Image(Modality):
         """
         data, meta = read(Path(path))
         return Sample(data, meta, self.name)
+
+    def fit(self, sample: Sample, shape: Sequence[int], rates: Mapping[str, float], place: Sequence[float]) -> Sample:
+        """The picture scaled, with antialiasing, until it just covers the size, and cropped; grey or RGB as asked."""
+        return replace(sample, data=cover(with_channels(sample.data, shape[0]), (shape[1], shape[2]), place))
 
     def save(self, sample: Sample, path: Path) -> Path:
         """Write a picture, metadata included. PNG and WebP keep all 8-bit levels; JPEG is written at quality 95.

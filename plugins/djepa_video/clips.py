@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from djepa.covering import covering_part, scaled
 from djepa.dataset import Dataset, Example, drawn_view
 from djepa.errors import MediaError, UsageError
 from djepa.folder import Labelled, fingerprint
@@ -161,14 +161,8 @@ def _looped(clip: Clip, options: ClipOptions, ticks: np.ndarray) -> list[int]:
 
 def cover(frames: UInt8[Tensor, "t h w c"], size: tuple[int, int], place: float) -> Float[Tensor, "c t y x"]:
     """Frames cropped and scaled to `size`, in [-1, 1]; `place` in [0, 1] says where along the side that sticks out."""
-    height, width = frames.shape[1:3]
-    scale = max(size[0] / height, size[1] / width)
-    rows, columns = (min(max(1, round(side / scale)), most) for side, most in zip(size, (height, width), strict=True))
-    top, left = round((height - rows) * place), round((width - columns) * place)
-    data = to_floats(frames[:, top:top + rows, left:left + columns])
-    if (rows, columns) != size:
-        data = interpolate(data, size, mode="bicubic", antialias=True).clamp_(-1.0, 1.0)
-    return data.contiguous()
+    rows, columns = covering_part(frames.shape[1:3], size, (place, place))
+    return scaled(to_floats(frames[:, rows, columns]), size)
 
 
 def _is_count(value: object) -> bool:

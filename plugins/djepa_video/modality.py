@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from djepa.covering import cover, with_channels
+from djepa.errors import MediaError
 from djepa.modality import Modality, shared_meta
 from djepa.tokens import Axis, Sample
+from djepa_video.clip import TIE
 from djepa_video.reading import read
 from djepa_video.sheet import side_by_side
 from djepa_video.writing import check_fps, encode, write
@@ -37,6 +40,23 @@ class Video(Modality):
         """
         data, meta = read(Path(path))
         return Sample(data, meta, self.name)
+
+    def fit(self, sample: Sample, shape: Sequence[int], rates: Mapping[str, float], place: Sequence[float]) -> Sample:
+        """A part of the clip at another frame rate, its frames scaled until they just cover the size, and cropped.
+
+        Raises:
+            MediaError: the clip is too short.
+        """
+        own = check_fps(sample.meta.get("fps"))
+        fps = check_fps(rates.get("fps", own))
+        room = sample.shape[1] / own - shape[1] / fps
+        if room < -0.5 / own:  # of the last frame, half of it may be missing
+            raise MediaError(f"The clip is too short: it lasts {sample.shape[1] / own:.2f} s, and {shape[1]} frames at {fps:g} "
+                             f"per second are asked for.")
+        first = round(max(room, 0.0) * place[0] * own)  # on a frame
+        nearest = (first + torch.arange(shape[1]) * own / fps - 0.5 - TIE).ceil().long()
+        frames = with_channels(sample.data[:, nearest.clamp(0, sample.shape[1] - 1)], shape[0])
+        return Sample(cover(frames, (shape[2], shape[3]), place[1:]), {**sample.meta, "fps": fps}, self.name)
 
     def save(self, sample: Sample, path: Path) -> Path:
         """Write a clip, metadata included.

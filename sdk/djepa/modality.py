@@ -5,8 +5,10 @@ A modality knows files and shapes; it knows nothing of models. It is stateless a
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +34,48 @@ class Modality(ABC):
         Raises:
             MediaError: the file is missing, damaged, too large or of another kind; the message names the path.
         """
+
+    def load_bytes(self, content: bytes, name: str) -> Sample:
+        """Read what is the content of a file; override where that can be done without one.
+
+        Args:
+            content: of the file.
+            name: what to call it in an error; it ends like the file.
+
+        Raises:
+            MediaError: as `load`.
+        """
+        with tempfile.NamedTemporaryFile(suffix=Path(name).suffix) as file:
+            file.write(content)
+            file.flush()
+            try:
+                return self.load(Path(file.name))
+            except MediaError as error:
+                raise MediaError(str(error).replace(file.name, name)) from error
+
+    def fit(self, sample: Sample, shape: Sequence[int], rates: Mapping[str, float], place: Sequence[float]) -> Sample:
+        """The sample in another shape: by default, a part of it; override where it can be scaled, padded or converted.
+
+        Args:
+            sample: as it was loaded.
+            shape: channels first.
+            rates: that it shall have, by their keys in its metadata ("fps"); the sample's own where there are none.
+            place: for each axis, where the part lies in what sticks out: 0 at its start, 1 at its end.
+
+        Raises:
+            MediaError: the sample is smaller, or has other channels or rates.
+        """
+        sizes = sample.shape
+        fits = len(sizes) == len(shape) and all(have >= want for have, want in zip(sizes, shape, strict=True))
+        if not fits or sizes[0] != shape[0]:
+            raise MediaError(f"A sample of shape {list(sizes)} cannot be fitted into {list(shape)} (channels first): a part of "
+                             f"it is taken, with the same channels.")
+        for key, rate in rates.items():
+            if key in sample.meta and sample.meta[key] != rate:
+                raise MediaError(f"A sample of {key} {sample.meta[key]} cannot be converted to {rate:g}.")
+        starts = [round((have - want) * part) for have, want, part in zip(sizes[1:], shape[1:], place, strict=True)]
+        cuts = tuple(slice(start, start + want) for start, want in zip(starts, shape[1:], strict=True))
+        return replace(sample, data=sample.data[(slice(None), *cuts)].contiguous())
 
     @abstractmethod
     def save(self, sample: Sample, path: Path) -> Path:

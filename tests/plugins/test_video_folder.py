@@ -14,6 +14,7 @@ from PIL import Image
 
 import djepa
 from djepa.errors import MediaError, UsageError
+from djepa.loading import Workers
 from djepa.tokens import Sample
 from djepa.train.data import KeyedExamples
 from djepa_video import clips
@@ -256,11 +257,12 @@ def test_workers_show_the_same_clips(corpus, context, decoder):
     if context not in multiprocessing.get_all_start_methods() or (context == "fork" and sys.version_info >= (3, 12)):
         pytest.skip("Python warns of forking where there are threads")
     dataset = VideoFolder(root=str(corpus), size=24, num_frames=6, crop="random", decoder=decoder)
-    examples, places = KeyedExamples(dataset, seed=3), [(epoch, index) for epoch in range(2) for index in range(5)]
-    here = [examples[place].samples["video"].data for place in places]  # decoders are used before processes are made
-    loader = torch.utils.data.DataLoader(examples, sampler=places, num_workers=2, batch_size=None, timeout=120,
-                                         multiprocessing_context=context, generator=torch.Generator())
-    assert all(torch.equal(data, example.samples["video"].data) for data, example in zip(here, loader, strict=True))
+    read, places = KeyedExamples(seed=3), [(epoch, index) for epoch in range(2) for index in range(5)]
+    here = [read(dataset, place).samples["video"].data for place in places]  # decoders are used before processes are made
+    workers = Workers(dataset, read, 2, on_lost=lambda index, reason: pytest.fail(reason), method=context)
+    there = [example.samples["video"].data for example, in workers.run([place] for place in places)]
+    workers.close()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(here, there, strict=True))
 
 
 def test_datasets_pickle(corpus):

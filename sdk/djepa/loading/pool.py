@@ -34,16 +34,19 @@ class Workers:
         timeout: seconds that an example may take; 0 for any time.
         on_lost: called when the process that was loading an example hung or crashed. If it returns, that example counts as one
             that cannot be read (MediaError) from then on.
+        method: how processes are started: "fork", "spawn"; None for what is usual on this system.
     """
 
-    def __init__(self, dataset: Dataset, read: Read, num: int, *, timeout: float = 0.0, on_lost: Lost) -> None:
-        self._dataset, self._read, self._timeout, self._on_lost = dataset, read, timeout, on_lost
+    def __init__(self, dataset: Dataset, read: Read, num: int, *, timeout: float = 0.0, on_lost: Lost,
+                 method: str | None = None) -> None:
+        self._timeout, self._on_lost, self._dataset = timeout, on_lost, dataset
+        self._start = lambda: Worker(dataset, read, method)
         self._lost: dict[int, str] = {}
         self._workers: list[Worker] = []
         self._waiting: deque[Part] = deque()
         # At the exit of the interpreter, before multiprocessing waits for processes that may never end.
         self._finalizer = util.Finalize(self, _kill_all, args=(self._workers,), exitpriority=10)
-        self._workers += [Worker(dataset, read) for _ in range(num)]
+        self._workers += [self._start() for _ in range(num)]
 
     def run(self, tasks: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
         """The results of each task, a list of places, in order.
@@ -105,7 +108,7 @@ class Workers:
         self._on_lost(index, reason)
         self._lost[index] = reason
         self._waiting.extendleft(reversed(worker.given))
-        self._workers[self._workers.index(worker)] = Worker(self._dataset, self._read)
+        self._workers[self._workers.index(worker)] = self._start()
 
 
 class _Task:

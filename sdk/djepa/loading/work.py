@@ -106,7 +106,7 @@ def _die_with(parent: int) -> None:
     """Let the system kill this process when its parent dies; where it cannot, the closed pipe ends all that do not hang."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent and multiprocessing.get_start_method() == "fork":
+    if multiprocessing.parent_process() is not None and os.getppid() == 1 != parent:
         os._exit(0)
 
 

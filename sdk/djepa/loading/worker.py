@@ -31,8 +31,8 @@ class Part:
 class Worker:
     """One process, and what it was given to do."""
 
-    def __init__(self, dataset: Dataset, read: Read) -> None:
-        context = multiprocessing.get_context()
+    def __init__(self, dataset: Dataset, read: Read, method: str | None) -> None:
+        context: Any = multiprocessing.get_context(method)
         self.given: deque[Part] = deque()
         self._clock: Any = context.RawArray("d", 2)  # when it began to load an example (0: it does not), and which
         their_tasks, self._tasks = context.Pipe(duplex=False)
