@@ -53,7 +53,8 @@ def members(path: Path) -> Iterator[Member]:
                 if not info.isdir():
                     yield _checked(path, info)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise MediaError(f"{str(path)!r} is no tar archive, or is damaged after {last} ({error}).") from error
+        what = f"is damaged or cut short after {last}" if end else "is no tar archive"
+        raise MediaError(f"{str(path)!r} {what} ({error}). Fetch it again, or make it anew.") from error
     _check_end(path, last, end)
 
 
