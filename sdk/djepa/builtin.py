@@ -20,6 +20,8 @@ def djepa_register_conditioners(register: Register) -> None:
 def djepa_register_datasets(register: Register) -> None:
     register("cached", "djepa.cache:Cached", summary="what djepa cache wrote: another dataset, already encoded")
     register("webdataset", "djepa.shards:WebDataset", summary="tar shards in the layout of WebDataset, of any kind of media")
+    register("huggingface", "djepa.huggingface:HuggingFaceDataset",
+             summary="tables of the library datasets: saved folders, parquet, json, the Hub")
     register("mixture", "djepa.mixture:Mixture", summary="other datasets, in given proportions")
 
 

@@ -11,6 +11,7 @@ from djepa.cli import (
     bench_commands,
     cache_command,
     convert_command,
+    data_commands,
     evaluate_command,
     export_command,
     extend_command,
@@ -38,6 +39,7 @@ app.command("export")(export_command.export)
 app.command("convert")(convert_command.convert)
 app.add_typer(bench_commands.app, name="bench")
 app.add_typer(recipes_commands.app, name="recipes")
+app.add_typer(data_commands.app, name="data")
 app.add_typer(plugins_commands.app, name="plugins")
 
 

@@ -34,11 +34,13 @@ class Workers:
         timeout: seconds that an example may take; 0 for any time.
         on_lost: called when the process that was loading an example hung or crashed. If it returns, that example counts as one
             that cannot be read (MediaError) from then on.
+        survives_kills: take a worker that was killed from outside as crashed, too.
         method: how processes are started: "fork", "spawn"; None for what is usual on this system.
     """
 
     def __init__(self, dataset: Dataset, read: Read, num: int, *, timeout: float = 0.0, on_lost: Lost,
-                 method: str | None = None) -> None:
+                 survives_kills: bool = False, method: str | None = None) -> None:
+        self._crashes = CRASHES | {-signal.SIGKILL} if survives_kills else CRASHES
         self._timeout, self._on_lost, self._dataset = timeout, on_lost, dataset
         self._start = lambda: Worker(dataset, read, method)
         self._lost: dict[int, str] = {}
@@ -100,7 +102,7 @@ class Workers:
         index = worker.loading()
         code = worker.kill(grace=0.0 if reason else DYING)
         if not reason:
-            if index is None or code not in CRASHES:
+            if index is None or code not in self._crashes:
                 raise TrainingError(KILLED)
             reason = f"the process that decoded it crashed ({signal.Signals(-code).name})"
         assert index is not None
