@@ -130,13 +130,6 @@ class Registered:
         except PydanticCustomError:
             return None
 
-    def option_annotation(self, kind: str, option: str) -> Any:
-        """What the class of a kind says that one of its options is; None if it says nothing."""
-        try:
-            return get_type_hints(self._implementation(kind).__init__, include_extras=True).get(option)
-        except (PydanticCustomError, NameError, TypeError):
-            return None
-
     def _known(self, name: str) -> str:
         try:
             host().find(self.registry, name)
