@@ -104,6 +104,12 @@ def real_figures(judge: Judge, real: MovingDigits) -> dict[str, float]:
                                    example.conditions["direction"]) for example in examples)
 
 
+def unseen(pipeline: djepa.Pipeline) -> MovingDigits:
+    """Clips like those that a model was trained on, of scans that no model has seen."""
+    data = pipeline.about["recipe"]["data"]
+    return MovingDigits(**{**{key: value for key, value in data.items() if key != "kind"}, "split": "heldout"})
+
+
 def evaluate(pipeline: djepa.Pipeline, judge: Judge, reference_fit: float, seed: int, options: Options) -> Result:
     """Generate every digit in every direction and judge the clips."""
     samples, start = djepa.Samples(), time.perf_counter()
@@ -121,10 +127,8 @@ def evaluate(pipeline: djepa.Pipeline, judge: Judge, reference_fit: float, seed:
 
 def extensions(pipeline: djepa.Pipeline, seed: int, options: Options) -> Iterable[Continuation]:
     """Real clips of unseen scans, continued by as much as they are long: other scans for another seed."""
-    shape = pipeline.spec.streams["video"].shape
-    assert shape is not None, "a saved model knows what it was trained on"
-    num_frames = shape[1]
-    real = MovingDigits(split="heldout", num_frames=num_frames, size=shape[2])
+    real = unseen(pipeline)
+    num_frames = real.load(0).samples["video"].shape[1]
     for number in range(options.num_extended * len(DIRECTIONS)):
         example = real.load((seed * options.num_extended * len(DIRECTIONS) * 9 + number * 9) % len(real))
         clip = example.samples["video"]
@@ -190,10 +194,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         temperature=given.temperature), given.device)
     try:
         judge = Judge(load_protocol())
-        real = real_figures(judge, MovingDigits(split="heldout"))
+        pipelines = [djepa.Pipeline.from_pretrained(model, device=given.device) for model in given.models]
+        real = real_figures(judge, unseen(pipelines[0]))
         results = [evaluate(pipeline, judge, real["fit_ratio"], seed, options)
-                   for pipeline in (djepa.Pipeline.from_pretrained(model, device=given.device) for model in given.models)
-                   for seed in given.seeds]
+                   for pipeline in pipelines for seed in given.seeds]
     except djepa.DjepaError as error:
         print(error, file=sys.stderr)
         return error.exit_code

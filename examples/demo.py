@@ -17,6 +17,7 @@ import djepa
 
 MODEL = "image/digits"  # both a model and the recipe it was trained from
 STRINGS = "audio/plucked-strings"
+GLIDING = "video/moving-digits"
 DIGITS = list(range(10))
 SHORT = ["train.batch_size=32", "train.warmup_steps=20", "train.log_every=5", "preview.every=0"]  # for a run of a minute
 
@@ -36,6 +37,17 @@ def play_strings(folder: Path) -> None:
     pipeline.extend(sound, seconds=1.0, condition=asked)[0].save(folder / "string-extended.wav")
     notes = [{"note": note, "timbre": timbre} for timbre in ("nylon", "steel") for note in ("C4", "E4", "G4", "B4")]
     pipeline.generate(notes).grid(folder / "strings.png", columns=4)
+
+
+def film_digits(folder: Path) -> None:
+    """All digits in all directions on one sheet, and a clip of a second that goes on for two more."""
+    pipeline = djepa.Pipeline.from_pretrained(GLIDING)
+    directions = pipeline.conditions()["direction"]
+    wanted = [{"digit": digit, "direction": direction} for digit in DIGITS for direction in directions]
+    pipeline.generate(wanted, seed=0).grid(folder / "gliding.mp4", columns=len(directions))
+    asked = {"digit": 3, "direction": "down-right"}
+    clip, = pipeline.generate(asked, seed=0)
+    pipeline.extend(clip, seconds=2.0, condition=asked).grid(folder / "gliding-extended.mp4")
 
 
 def draw_loss(log: Path, path: Path) -> None:
@@ -63,24 +75,29 @@ def main() -> None:
     given = parser.parse_args()
     out, run = given.out, given.out / "run"
 
-    print(f"1/4 Generating digits with the shipped model {MODEL}")
+    print(f"1/5 Generating digits with the shipped model {MODEL}")
     draw_digits(MODEL, out / "shipped.png")
 
-    print(f"2/4 Plucking strings with the shipped model {STRINGS}")
+    print(f"2/5 Plucking strings with the shipped model {STRINGS}")
     play_strings(out)
 
-    print(f"3/4 Training a new model from the recipe {MODEL}, shortened to {given.steps} steps of 32 digits")
+    print(f"3/5 Filming gliding digits with the shipped model {GLIDING}")
+    film_digits(out)
+
+    print(f"4/5 Training a new model from the recipe {MODEL}, shortened to {given.steps} steps of 32 digits")
     if (run / "recipe.yaml").exists():
         shutil.rmtree(run)  # an earlier demo's: a run folder holds one run, and a second one is refused
     recipe = djepa.Recipe.load(MODEL, [f"train.steps={given.steps}", *SHORT])
     djepa.Trainer(recipe).fit(run)
 
-    print("4/4 Generating digits with the new model")
+    print("5/5 Generating digits with the new model")
     draw_digits(run, out / "trained.png")
     draw_loss(run / "log.jsonl", out / "loss.png")
 
     made = {"shipped.png": "digits of the shipped model", "string.wav": "a sound of the shipped model of plucked strings",
             "string-extended.wav": "the same sound, going on for a second", "strings.png": "spectrograms of eight more",
+            "gliding.mp4": "digits of the shipped model that glide in eight directions",
+            "gliding-extended.mp4": "one of them, going on for two seconds",
             "trained.png": "digits of the model you have just trained",
             "loss.png": "its loss", "run": "its run: recipe.yaml, log.jsonl, checkpoints/"}
     print("\n" + "\n".join(f"{out / name!s:<{len(str(out)) + 22}}{what}" for name, what in made.items()))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from digits_quality import main as digits_quality
 from djepa_audio.modality import Audio
+from djepa_video.modality import Video
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +25,10 @@ def test_the_demo_leaves_pictures_a_loss_curve_and_a_run(tmp_path):
     for name, seconds in (("string.wav", 1.0), ("string-extended.wav", 2.0)):
         sound = Audio().load(tmp_path / "demo" / name)
         assert f"demo/{name}" in done.stdout and sound.shape[1] / sound.meta["sample_rate"] == pytest.approx(seconds, abs=0.1)
+    for name, seconds in (("gliding.mp4", 1.0), ("gliding-extended.mp4", 3.0)):
+        clip = Video().load(tmp_path / "demo" / name)
+        assert f"demo/{name}" in done.stdout and clip.shape[1] / clip.meta["fps"] == pytest.approx(seconds)
+        assert min(clip.shape[2:]) > 80
     for name in ("shipped.png", "trained.png", "loss.png", "strings.png"):
         assert f"demo/{name}" in done.stdout
         with Image.open(tmp_path / "demo" / name) as picture:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import djepa
 from digits_quality import load_protocol
 from djepa_image.digits import Digits
 from djepa_video.moving_digits import DIRECTIONS, MovingDigits
@@ -153,3 +154,11 @@ def test_levels_are_those_of_the_scans():
     clip = levels(REAL.load(0).samples["video"])
     assert sorted(clip[0].ravel().tolist())[-64:] == sorted(((scan + 1) * 8).flatten().tolist())
     assert torch.equal(torch.tensor(clip), torch.tensor(clip).round())
+
+
+def test_the_shipped_model_shows_what_was_asked(judge):
+    pipe = djepa.Pipeline.from_pretrained("video/moving-digits", device="cpu")
+    asked = [{"digit": str(number % 10), "direction": direction} for number, direction in enumerate(2 * list(DIRECTIONS))]
+    figures = summed_up(judge.figures(levels(sample), int(condition["digit"]), condition["direction"])
+                        for sample, condition in zip(pipe.generate(asked, seed=0), asked, strict=True))
+    assert figures["direction"] == 1.0 and figures["digit"] >= 0.8 and figures["fit_ratio"] < 25  # real clips: 18

@@ -162,7 +162,7 @@ def test_validate_checks_the_miniature_as_well(tmp_path):
 def test_validate_build_counts():
     assert run("validate", "--build", "image/digits", "video/moving-digits").splitlines() == [
         "ok image/digits 1,695,880 parameters; image: 16 tokens (4 x 4)",
-        "ok video/moving-digits 2,306,752 parameters; video: 64 tokens (4 x 4 x 4)"]
+        "ok video/moving-digits 3,713,792 parameters; video: 8 tokens (2 x 2 x 2)"]
 
 
 @pytest.mark.parametrize(("override", "words"), [

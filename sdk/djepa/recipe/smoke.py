@@ -29,6 +29,7 @@ OVERLAY: Mapping[str, Any] = {
               "log_every": 1},
     "checkpoint": {"every": 1},
     "preview": {"every": 2, "num_samples": 1, "num_conditions": 1},
+    "evaluate": {"every": 0},
 }
 
 
