@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from djepa.nn.attention import BlockCausal, Packing, attention
 from djepa.nn.positions import Rotation
@@ -77,12 +78,17 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block."""
+    """One pre-norm transformer block.
+
+    Attributes:
+        recompute: forget what happened inside until the backward pass, and compute it again then: less memory, more time.
+    """
 
     def __init__(
         self, width: int, num_heads: int, mlp_ratio: float, qk_norm: bool, dropout: float, backend: str | None
     ) -> None:
         super().__init__()
+        self.recompute = False
         self.norm1 = layer_norm(width)
         self.attention = SelfAttention(width, num_heads, qk_norm, dropout, backend)
         self.norm2 = layer_norm(width)
@@ -92,8 +98,18 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b s d"], packing: Packing | None = None, rotation: Rotation | None = None,
         causal: BlockCausal | None = None,
     ) -> Float[Tensor, "b s d"]:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.residual, x, packing, rotation, causal, use_reentrant=False)  # pyright: ignore[reportReturnType]
+        return self.residual(x, packing, rotation, causal)
+
+    def residual(self, x: Tensor, packing: Packing | None, rotation: Rotation | None, causal: BlockCausal | None) -> Tensor:
+        """What the block computes; `forward` decides how."""
         x = x + self.attention(self.norm1(x), packing, rotation, causal)
         return x + self.mlp(self.norm2(x))
+
+    def compile_residual(self) -> None:
+        """Have torch.compile take over what the block computes."""
+        self.residual = torch.compile(self.residual, dynamic=True)
 
 
 class Transformer(nn.Module):

@@ -29,20 +29,21 @@ class DataOrder:
         seed: of the run.
         size: examples of the dataset.
         batch_size: global.
+        share: the part of every batch that is wanted here; all of it by default.
     """
 
-    def __init__(self, seed: int, size: int, batch_size: int) -> None:
+    def __init__(self, seed: int, size: int, batch_size: int, share: slice = slice(None)) -> None:
         if size < 1:
             raise UsageError("The dataset is empty: there is nothing to train on.")
-        self.seed, self.size, self.batch_size = seed, size, batch_size
+        self.seed, self.size, self.batch_size, self.share = seed, size, batch_size, share
         self._epoch = lru_cache(maxsize=4)(self._permutation)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return numpy_generator(self.seed, "data order", epoch).permutation(self.size)
 
     def places(self, step: int) -> list[Place]:
-        """The examples of a step."""
-        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        """The examples of a step, or this share of them."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)[self.share]
         return [(position // self.size, int(self._epoch(position // self.size)[position % self.size]))
                 for position in positions]
 
@@ -62,6 +63,9 @@ class KeyedExamples(TorchDataset[Example | DjepaError]):
             return self.dataset.load(index, numpy_generator(self.seed, "augmentation", epoch, index))
         except DjepaError as error:
             return error
+        except OSError as error:  # the data are gone, or their disk is
+            return TrainingError(f"Example {index} of the dataset cannot be loaded: {error}. When the data are back, go on "
+                                 f"with: djepa resume RUN")
 
 
 def batches(
