@@ -11,6 +11,7 @@ A worker whose launcher is gone ends at once, so that a run that is killed leave
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -24,9 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from djepa.errors import RunStopped, TrainingError, UsageError
+from djepa.files import atomic_file
 
 FOLDER, LAUNCHER = "DJEPA_LAUNCH_FOLDER", "DJEPA_LAUNCHER_PID"
 STOP, OUTCOME, SPOKEN = "stop", "outcome", "spoken"
+PROCESSES = "processes.json"  # in a run's folder
 POLL = 0.3  # seconds in which a worker notices that its launcher is gone
 
 
@@ -92,6 +95,27 @@ def _lost(lost: dict[int, int], stopped: bool) -> int:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     raise TrainingError(f"Process {rank} of the run {how}. Go on with: djepa resume RUN; and with --max-restarts 3 it would go "
                         f"on by itself.")
+
+
+def remembered(run: Path) -> int:
+    """In how many processes a run was last trained on this machine."""
+    try:
+        return max(1, int(json.loads((run / PROCESSES).read_text())["nproc"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
+
+
+def remember(run: Path, num_processes: int) -> None:
+    """Write down in how many processes a run is trained, so that it goes on in as many; one goes without saying.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    if num_processes == 1:
+        (run / PROCESSES).unlink(missing_ok=True)
+    else:
+        with atomic_file(run / PROCESSES) as temporary:
+            temporary.write_text(json.dumps({"nproc": num_processes}) + "\n")
 
 
 # In a worker --------------------------------------------------------------------------------------------------------------

@@ -50,16 +50,16 @@ def resume(
     run: Annotated[Path, typer.Argument(help="The folder of a run that was stopped.")],
     overrides: Overrides = None,
     device: Device = "auto",
-    nproc: Nproc = 1,
+    nproc: Annotated[int | None, typer.Option(min=1, help="Processes on this machine; by default as many as before.")] = None,
     nnodes: Nnodes = 1,
     rendezvous: Rendezvous = "",
     max_restarts: MaxRestarts = 0,
 ) -> None:
     """Go on with a run from its newest checkpoint, as if it had never stopped. Any number of processes may."""
-    from djepa.launch import Launch
+    from djepa.launch import Launch, remembered
     from djepa.train import Trainer
 
-    plan = Launch(nproc, nnodes, rendezvous, max_restarts)
+    plan = Launch(nproc or (remembered(run) if nnodes == 1 else 1), nnodes, rendezvous, max_restarts)
     if plan.needed:
         _launch(plan, Trainer.resumed_recipe(run, overrides or []), [
             "resume", str(run), *(overrides or []), "--device", device])

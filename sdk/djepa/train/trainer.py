@@ -16,6 +16,7 @@ from djepa.dataset import Dataset
 from djepa.device import resolve_device
 from djepa.errors import CheckpointError, MediaError, PeerError, UsageError
 from djepa.files import atomic_file
+from djepa.launch import remember
 from djepa.recipe import Recipe
 from djepa.recipe.schema import ModelSpec
 from djepa.skipping import Skipping
@@ -131,7 +132,7 @@ class Trainer:
             with team.together():
                 if team.first:
                     stack.enter_context(RunLock(run))
-                    self._enter(run, fresh, write_recipe)
+                    self._enter(run, fresh, write_recipe, team.size)
             newest = team.shared(lambda: newest_checkpoint(run))
             with team.together():
                 start = load_checkpoint(newest, self.engine, team) if newest else 0
@@ -144,13 +145,14 @@ class Trainer:
         assert path is not None
         return path
 
-    def _enter(self, run: Path, fresh: bool, write_recipe: bool) -> None:
+    def _enter(self, run: Path, fresh: bool, write_recipe: bool, num_processes: int) -> None:
         """Make a folder this run's; in one process, which holds its lock."""
         if fresh:
             _refuse_a_run(run)  # once more: another process may have been faster
         if write_recipe:
             with atomic_file(run / RECIPE) as temporary:
                 temporary.write_text(self.recipe.to_yaml(), encoding="utf-8")
+        remember(run, num_processes)
         sweep(run)
 
     def _go(self, run: Path, here: World, log: RunLog | None, start: int) -> None:
