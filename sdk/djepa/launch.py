@@ -70,6 +70,7 @@ def launch(plan: Launch, arguments: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="djepa-launch-"))
     os.environ |= {FOLDER: str(folder), LAUNCHER: str(os.getpid())}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // plan.num_processes)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or it warns of every parameter that a step might have left out
     for one in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(one, lambda number, _: (folder / STOP).write_text(signal.Signals(number).name))
     try:

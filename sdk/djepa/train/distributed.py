@@ -10,6 +10,8 @@ The one home of torch.distributed. A process that trains alone needs none of thi
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -108,7 +110,10 @@ def _meet(here: Place, device: torch.device) -> None:
 
 
 def _fresh_store(here: Place) -> Any:
-    """A store of this attempt's own: with the agent's, which outlives workers, those started again often fail to connect."""
+    """A store of this attempt's own, in the first process; the agent's, which outlives it, says where.
+
+    The agent's would do, but for what earlier attempts left in it: processes that are started again often fail to connect.
+    """
     import torch.distributed as dist
 
     agents = next(iter(dist.rendezvous("env://", here.rank, here.size, timeout=TIMEOUT)))[0]
@@ -117,7 +122,17 @@ def _fresh_store(here: Place) -> Any:
         store = dist.TCPStore(address, 0, here.size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
         agents.set("djepa/port", str(store.port))
         return store
-    return dist.TCPStore(address, int(agents.get("djepa/port")), here.size, is_master=False, timeout=TIMEOUT)
+    while not _listens(address, port := int(agents.get("djepa/port"))):  # of the attempt before, as yet
+        time.sleep(0.1)
+    return dist.TCPStore(address, port, here.size, is_master=False, timeout=TIMEOUT)
+
+
+def _listens(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _name_slurm_master() -> None:
