@@ -83,6 +83,8 @@ def launch(plan: Launch, arguments: Sequence[str]) -> int:
         stopped = (folder / STOP).exists()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for name in (FOLDER, LAUNCHER):
+            del os.environ[name]
     if told is None and lost:
         return _lost(lost, stopped)
     return told or 0
@@ -122,9 +124,14 @@ def remember(run: Path, num_processes: int) -> None:
 # In a worker --------------------------------------------------------------------------------------------------------------
 
 
+def is_worker() -> bool:
+    """Whether a launcher of ours started this process."""
+    return FOLDER in os.environ and os.environ.get(LAUNCHER) != str(os.getpid())
+
+
 def restarted() -> bool:
     """Whether this process takes the place of one that was lost."""
-    return FOLDER in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return is_worker() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def asked_to_stop() -> str:
@@ -138,12 +145,11 @@ def begin_work() -> None:
 
     Another start mends no error that a worker could name, so a worker that is started again after one just ends.
     """
-    folder, launcher = os.environ.get(FOLDER), os.environ.get(LAUNCHER)
-    if folder is None or launcher is None or int(launcher) == os.getpid():
+    if not is_worker():
         return
-    if (told := _told(Path(folder))) is not None:
+    if (told := _told(Path(os.environ[FOLDER]))) is not None:
         sys.exit(told)
-    threading.Thread(target=_watch, args=(int(launcher),), name="launcher", daemon=True).start()
+    threading.Thread(target=_watch, args=(int(os.environ[LAUNCHER]),), name="launcher", daemon=True).start()
 
 
 def _watch(launcher: int) -> None:
@@ -162,21 +168,15 @@ def end_work(code: int, silent: bool = False) -> tuple[int, bool]:
     Returns:
         The code that this process shall end with itself, and whether it is the one to tell the reader.
     """
-    folder = os.environ.get(FOLDER)
-    if folder is None or os.environ.get(LAUNCHER) == str(os.getpid()):
-        return code, not silent and os.environ.get("RANK", "0") in ("0", "")
-    if silent:
-        return code, False
+    if silent or not is_worker():
+        return code, not silent
+    folder, own = Path(os.environ[FOLDER]), 0 if code == RunStopped.exit_code else code  # all stop together: nobody is lost
     try:
-        os.close(os.open(Path(folder, SPOKEN), os.O_CREAT | os.O_EXCL))
+        os.close(os.open(folder / SPOKEN, os.O_CREAT | os.O_EXCL))
     except OSError:
-        return _own(code), False
-    Path(folder, OUTCOME).write_text(str(code))
-    return _own(code), True
-
-
-def _own(code: int) -> int:
-    return 0 if code == RunStopped.exit_code else code  # all stop together: for the agent that is no loss
+        return own, False
+    (folder / OUTCOME).write_text(str(code))
+    return own, True
 
 
 def _told(folder: Path) -> int | None:

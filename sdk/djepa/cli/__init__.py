@@ -55,7 +55,7 @@ def main() -> None:
     import warnings
 
     from djepa.errors import DjepaError, PeerError, RunStopped
-    from djepa.launch import begin_work, end_work
+    from djepa.launch import begin_work, end_work, is_worker
 
     begin_work()
     # Torch's threads spin while they wait for each other, which stalls small models on a machine that has other work to do.
@@ -74,6 +74,6 @@ def main() -> None:
         sys.exit(code)
     except (KeyboardInterrupt, SystemExit) as stop:
         code = stop.code if isinstance(stop, SystemExit) else INTERRUPTED  # typer makes an interrupted command exit so
-        if code == INTERRUPTED:
+        if code == INTERRUPTED and not is_worker():
             print("interrupted; a run that was being trained goes on with: djepa resume RUN", file=sys.stderr)
         sys.exit(code)

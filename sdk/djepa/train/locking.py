@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -53,7 +54,8 @@ class RunLock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.path.unlink(missing_ok=True)  # while it is held, so that nobody else has it
+        with suppress(OSError):  # the disk may have become read-only
+            self.path.unlink()  # while it is held, so that nobody else has it
         os.close(self._descriptor)
 
     def _locked(self) -> bool:

@@ -66,6 +66,12 @@ class RunLog:
         records = map(json.loads, self._path.read_text(encoding="ascii").splitlines())
         return [record for record in records if record.get("event") == name]
 
+    def last(self) -> dict[str, float]:
+        """The values of the last record."""
+        records = map(json.loads, self._path.read_text(encoding="ascii").splitlines())
+        values = [record for record in records if "event" not in record]
+        return {name: value for name, value in values[-1].items() if isinstance(value, float)} if values else {}
+
     def advance(self) -> None:
         """One more step is done."""
         self._bar.update()

@@ -45,7 +45,7 @@ class Loop:
         self.saver = Saver(run, recipe.checkpoint, world.savers)
         self.streams = list(engine.spec.streams)
         self.left_out: set[int] = {event["example"] for event in log.events(LEFT_OUT)} if log else set()
-        self.values: Mapping[str, float] = {}
+        self.values: Mapping[str, float] = log.last() if log else {}
         self._problem: Exception | None = None
         self._skipped = self._saved = 0
 

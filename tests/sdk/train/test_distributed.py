@@ -4,7 +4,7 @@ import pytest
 
 from djepa.errors import RecipeError, UsageError
 from djepa.recipe import TrainSpec
-from djepa.train.distributed import Place, _first_node, place
+from djepa.train.distributed.meeting import Place, _first_node, place
 from djepa.train.engine import micro_batch_size
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
