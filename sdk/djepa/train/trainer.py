@@ -72,12 +72,12 @@ class Trainer:
             StorageError: the disk refused.
         """
         run = Path(run)
-        with world(self.device) as here:
-            fresh = here.team.shared(lambda: not (go_on and (run / RECIPE).is_file()))
-            if fresh:
-                here.team.shared(lambda: _refuse_a_run(run))
-            self._build(run, here)  # first, so that a recipe that does not fit its data leaves no run behind
-            return self._train(run, here, fresh=fresh, write_recipe=fresh)
+        here = world(self.device)
+        fresh = here.team.shared(lambda: not (go_on and (run / RECIPE).is_file()))
+        if fresh:
+            here.team.shared(lambda: _refuse_a_run(run))
+        self._build(run, here)  # first, so that a recipe that does not fit its data leaves no run behind
+        return self._train(run, here, fresh=fresh, write_recipe=fresh)
 
     @classmethod
     def resume(cls, run: str | Path, overrides: Sequence[str] = (), *, device: str = "auto") -> Path:
@@ -97,9 +97,9 @@ class Trainer:
         """
         run = Path(run)
         trainer = cls(cls.resumed_recipe(run, overrides), device=device)
-        with world(device) as here:
-            trainer._build(run, here)
-            return trainer._train(run, here, fresh=False, write_recipe=bool(overrides))
+        here = world(device)
+        trainer._build(run, here)
+        return trainer._train(run, here, fresh=False, write_recipe=bool(overrides))
 
     @staticmethod
     def resumed_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:

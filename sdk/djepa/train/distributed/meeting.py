@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -52,9 +52,8 @@ def place(environment: Mapping[str, str] = os.environ) -> Place | None:
     return None
 
 
-@contextmanager
-def world(device: str) -> Iterator[World]:
-    """Meet the other processes, if there are any, for as long as the block runs.
+def world(device: str) -> World:
+    """Meet the other processes, if there are any; once met, they stay together until they end.
 
     Args:
         device: by name; of several GPUs each process of a machine takes its own.
@@ -64,21 +63,17 @@ def world(device: str) -> Iterator[World]:
     """
     here = place()
     if here is None:
-        yield World(resolve_device(device))
-        return
+        return World(resolve_device(device))
     import torch.distributed as dist
 
     chosen = resolve_device(device)
     if chosen.type == "cuda" and chosen.index is None:
         chosen = resolve_device(f"cuda:{here.local_rank}")
         torch.cuda.set_device(chosen)
-    ours = not dist.is_initialized()  # a caller may have met the others already
-    if ours:
+    if not dist.is_initialized():  # else a caller, or the run before this one, has met the others
         _meet(here, chosen)
-    teams = [Team(dist.get_rank(), dist.get_world_size(), _Host()) for _ in range(2)]
-    yield World(chosen, *teams)
-    if ours:  # not after an error: the others may be gone, and would be waited for
-        dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
+    return World(chosen, *[Team(dist.get_rank(), dist.get_world_size(), _Host()) for _ in range(2)])
 
 
 def tells_of_lost_process(error: RuntimeError) -> bool:
