@@ -1,6 +1,7 @@
 """What all tests share: no network, no plugins of the surrounding environment, and property tests that repeat."""
 
 import os
+import subprocess
 
 import pytest
 from hypothesis import settings
@@ -29,3 +30,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of so many kilobytes; skips the test where this process may not."""
+    mounted = []
+
+    def mount(kilobytes):
+        place = tmp_path / f"disk-{len(mounted)}"
+        place.mkdir()
+        try:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", place], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("needs the right to mount a file system")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", place], check=True)

@@ -11,6 +11,8 @@
     ├── PluginError                a plugin that failed to load or to keep its contract
     ├── StorageError               the disk is full or refuses to be written
     └── TrainingError              a run that cannot go on (the loss is no longer finite)
+        ├── PeerError              another process of the run failed, and has said why
+        └── RunStopped             not an error: the run was asked to stop, and has saved itself (exit code 75)
 """
 
 from __future__ import annotations
@@ -65,6 +67,16 @@ class StorageError(DjepaError):
 
 class TrainingError(DjepaError):
     """A training run that cannot go on."""
+
+
+class PeerError(TrainingError):
+    """Another process of a run failed; that one says why."""
+
+
+class RunStopped(TrainingError):
+    """A run that was asked to stop (SIGTERM, SIGUSR1) and can be resumed from the checkpoint that it left."""
+
+    exit_code = 75  # EX_TEMPFAIL: "try again later"
 
 
 class ExtrapolationWarning(UserWarning):

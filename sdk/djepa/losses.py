@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -60,7 +59,7 @@ def training_losses(
     dropped = {name: conditioner.null(prepared[name], drop)  # pyright: ignore[reportCallIssue]
                for name, conditioner in model.conditioners.items()}
     vectors = model(batch, hidden, dropped)
-    features = None if target is None else target_features(target, batch, prepared)
+    features = None if target is None else target.target_features(batch, prepared)
     sums = {}
     for name, z in vectors.items():
         masked = hidden[name] & batch[name].valid
@@ -87,18 +86,3 @@ def _stream_sums(
 def token_places(subset: Subset, num_tokens: int) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
     """Row and position of every token of a subset."""
     return subset.index // num_tokens, subset.index % num_tokens
-
-
-@torch.no_grad()
-def target_features(target: MaskedModel, batch: Batch, prepared: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Features (b, n, d) of every stream's tokens by the target encoder, which sees all of them."""
-    condition = target.condition(prepared, len(next(iter(batch.values()))))
-    sequence = target.sequence(batch, condition)
-    features = target.encode(batch, None, sequence)
-    present = sequence.subset(torch.ones_like(sequence.valid))
-    shape = sequence.valid.shape
-    if present is not None:
-        full = present.put(features.new_zeros(*shape, features.shape[1]), features)
-    else:
-        full = features.unflatten(0, shape)
-    return {name: full[:, column] for name, column in sequence.columns.items()}

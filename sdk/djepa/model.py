@@ -274,3 +274,16 @@ class MaskedModel(nn.Module):
         """`context_vectors` from prepared conditions."""
         rows = len(next(iter(batch.values())))
         return self.context_vectors(batch, hidden, self.condition(prepared, rows))
+
+    @torch.no_grad()
+    def target_features(self, batch: Batch, prepared: Mapping[str, Tensor]) -> Mapping[str, Float[Tensor, "b n d"]]:
+        """Features of every stream's tokens by an encoder that sees all of them: with averaged weights, the target encoder."""
+        sequence = self.sequence(batch, self.condition(prepared, len(next(iter(batch.values())))))
+        features = self.encode(batch, None, sequence)
+        present = sequence.subset(torch.ones_like(sequence.valid))
+        shape = sequence.valid.shape
+        if present is None:
+            full = features.unflatten(0, shape)
+        else:
+            full = present.put(features.new_zeros(*shape, features.shape[1]), features)
+        return {name: full[:, column] for name, column in sequence.columns.items()}

@@ -83,14 +83,18 @@ def fill_model_folder(
     write_tensors(folder / WEIGHTS, tensors)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, inside of `atomic_folder`, which says what could not be written.
+
+    Args:
+        header: texts that are stored beside the tensors.
 
     Raises:
         OSError: the disk refused.
     """
     try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path,
+                  dict(header) if header else None)
         path.chmod(0o644)  # it is written for its owner alone, unlike everything else
     except SafetensorError as error:  # how it reports a full disk
         raise OSError(f"{path.name}: {error}") from error

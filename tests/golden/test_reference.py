@@ -16,7 +16,7 @@ from djepa.convert import convert
 from djepa.generate import Sampling, Schedule, generate
 from djepa.heads.head import GuidedNetwork
 from djepa.heads.schedule import respaced
-from djepa.losses import JEPA_BETA, target_features
+from djepa.losses import JEPA_BETA
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "golden"
 KINDS = ("mar", "djepa-gauss", "djepa-flow")
@@ -104,7 +104,7 @@ def test_jepa_loss(reference):
         pytest.skip("MAR has no JEPA loss")
     predicted, target = reference.model.feature_head(reference.vectors()), reference["jepa_target"]
     reference.check("jepa_pred", predicted)
-    reference.check("target_encoder_out", target_features(reference.model, reference.batch, reference.labels)["image"])
+    reference.check("target_encoder_out", reference.model.target_features(reference.batch, reference.labels)["image"])
     hidden = reference.hidden["image"]
     reference.check("jepa_loss", F.smooth_l1_loss(predicted[hidden], target[hidden], beta=JEPA_BETA))
 

@@ -150,12 +150,12 @@ def test_checkpoints_hold_what_is_trained_and_nothing_else(run, make_recipe):
 def test_the_average_follows_what_is_trained_and_shares_what_is_not(make_recipe, tmp_path):
     trainer = Trainer(make_recipe("t5", "train.steps=2", "train.condition_drop=0.5"), device="cpu")
     trainer.fit(tmp_path / "run")
-    one, other = (model.conditioners["caption"] for model in (trainer.model, trainer.average))
+    one, other = (model.conditioners["caption"] for model in (trainer.engine.model, trainer.engine.average))
     assert one.encoder is other.encoder and not torch.equal(one.proj.weight, other.proj.weight)
-    trained = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    trained = {id(parameter) for group in trainer.engine.optimizer.adamw.param_groups for parameter in group["params"]}
     assert not trained & {id(parameter) for parameter in one.encoder._network.parameters()}
     assert all(parameter.grad is None for parameter in one.encoder._network.parameters())
-    assert trained == {id(parameter) for parameter in trainer.model.parameters()}
+    assert trained == {id(parameter) for parameter in trainer.engine.model.parameters()}
 
 
 def test_previews_show_the_texts_that_were_asked_for(run):

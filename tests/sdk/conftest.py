@@ -166,26 +166,6 @@ def process(tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a file system of so many kilobytes; skips the test where this process may not."""
-    mounted = []
-
-    def mount(kilobytes):
-        place = tmp_path / f"disk-{len(mounted)}"
-        place.mkdir()
-        try:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", place], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("needs the right to mount a file system")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", place], check=True)
-
-
-@pytest.fixture
 def untouched():
     """Fails the test if a global random state is another one at its end."""
     def states():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from djepa.losses import target_features, training_losses
+from djepa.losses import training_losses
 from djepa.masking import Subset
 from djepa.random import Draws
 from djepa.tokens import TokenBatch
@@ -54,7 +54,7 @@ def test_sums_over_micro_batches_add_up_to_the_batch(setting, parts):
 @torch.no_grad()
 def test_losses_are_summed_over_hidden_tokens_one_by_one(setting):
     model, target, batch, hidden, prepared = setting
-    z, features = model(batch, hidden, prepared), target_features(target, batch, prepared)
+    z, features = model(batch, hidden, prepared), target.target_features(batch, prepared)
     for name, sums in losses(setting).items():
         places = (hidden[name] & batch[name].valid).nonzero().tolist()
         assert sums.count == len(places) > 0
@@ -78,7 +78,7 @@ def test_smooth_l1_is_tried_on_both_sides_of_its_corner(setting):
     model, target, batch, hidden, prepared = setting
     with torch.no_grad():
         predicted = model.feature_head(model(batch, hidden, prepared)["a"])
-        distances = (predicted - target_features(target, batch, prepared)["a"]).abs()[batch["a"].valid & hidden["a"]]
+        distances = (predicted - target.target_features(batch, prepared)["a"]).abs()[batch["a"].valid & hidden["a"]]
     assert bool((distances < 2).any()) and bool((distances > 2).any())
 
 
@@ -96,7 +96,7 @@ def test_parts_have_names_and_without_a_target_there_is_no_jepa_loss(setting):
 def test_dropping_conditions_gives_the_model_the_null_condition_and_the_target_the_true_one(setting):
     model, target, batch, hidden, prepared = setting
     null = {"label": torch.full((4,), 3)}
-    z, features = model(batch, hidden, null)["a"], target_features(target, batch, prepared)["a"]
+    z, features = model(batch, hidden, null)["a"], target.target_features(batch, prepared)["a"]
     masked = Subset.of(hidden["a"] & batch["a"].valid)
     wanted = sum(plain_smooth_l1(p, w) for p, w in zip(model.feature_head(masked.take(z)), masked.take(features), strict=True))
     assert float(losses(setting, drop=DROP)["a"].parts["jepa"]) == pytest.approx(wanted, rel=1e-4)
@@ -109,11 +109,11 @@ def test_dropping_conditions_gives_the_model_the_null_condition_and_the_target_t
 @torch.no_grad()
 def test_the_target_sees_every_token_and_the_condition(setting):
     _, target, batch, _, prepared = setting
-    features = target_features(target, batch, prepared)
+    features = target.target_features(batch, prepared)
     assert {name: tuple(part.shape) for name, part in features.items()} == {"a": (4, 7, 16), "b": (4, 6, 16)}
     versions = [({**batch, name: moved(batch[name], column)}, prepared) for name, column in (("a", 0), ("a", 4), ("b", 1))]
     for version, condition in [*versions, (batch, {"label": torch.tensor([1, 1, 2, 0])})]:
-        other = target_features(target, version, condition)
+        other = target.target_features(version, condition)
         for name, part in features.items():
             same = torch.isclose(part, other[name], atol=1e-6).all(dim=-1)
             assert not same[0][batch[name].valid[0]].any()  # every token of the first sample looks different

@@ -5,7 +5,7 @@ import torch
 
 from djepa.build import build_model, build_tokenizers
 from djepa.errors import RecipeError
-from djepa.losses import target_features, training_losses
+from djepa.losses import training_losses
 from djepa.model import MaskedModel
 from djepa.random import Draws, seeded
 from djepa.recipe.schema import ModelSpec, StreamSpec
@@ -108,10 +108,10 @@ def test_padding_never_matters(small_model, token_batch, classes):
     for tokens in batch.values():
         tokens.values[~tokens.valid] = float("nan")  # whatever it holds
         tokens.coords[~tokens.valid] = float("nan")
-    z, features = model(batch, hidden, conditions), target_features(model, batch, conditions)
+    z, features = model(batch, hidden, conditions), model.target_features(batch, conditions)
     for row in range(4):
         alone, masks, condition = rows_of(batch, row), masks_of(hidden, batch, row), conditions_of(conditions, row)
-        wanted_z, wanted = model(alone, masks, condition), target_features(model, alone, condition)
+        wanted_z, wanted = model(alone, masks, condition), model.target_features(alone, condition)
         for name, tokens in batch.items():
             real = tokens.valid[row]
             torch.testing.assert_close(z[name][row][real], wanted_z[name][0], atol=1e-5, rtol=0)

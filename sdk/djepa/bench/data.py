@@ -18,10 +18,15 @@ from typing import Any
 import torch
 
 from djepa.dataset import Example
+from djepa.device import resolve_device
 from djepa.errors import UsageError
 from djepa.recipe import Recipe
 from djepa.train import Trainer
-from djepa.train.data import DataOrder, batches
+from djepa.train.buckets import data_order
+from djepa.train.data import batches
+from djepa.train.distributed import World
+from djepa.train.step import Steps
+from djepa.train.stopwatch import Stopwatch
 
 TOLERABLE = 0.1  # share of a step that may be spent on something without advice
 
@@ -116,22 +121,24 @@ def bench_data(recipe: Recipe, *, steps: int = 10, device: str = "auto") -> Data
     """
     if steps < 1:
         raise UsageError(f"steps={steps}: at least 1 is needed.")
-    trainer = Trainer(recipe, device=device)
-    trainer.build()
+    trainer, alone = Trainer(recipe, device=device), World(resolve_device(device))
+    trainer.build(alone)
+    one = Steps(recipe, trainer.engine, alone, Stopwatch())
     load, examples = _loading(trainer, steps)
-    tokenize = _seconds(lambda: trainer.micro_batches(0, examples), steps, trainer.device)
-    parts = trainer.micro_batches(0, examples)
-    train = _seconds(lambda: trainer.update(0, parts), steps, trainer.device)
-    cacheable = any(one.cacheable for one in trainer.tokenizers.values())
-    return DataBench(recipe.train.batch_size, recipe.train.num_workers, _num_cores(), str(trainer.device), load, tokenize,
-                     train, cacheable)
+    tokenize = _seconds(lambda: one.prepare(0, examples), steps, alone.device)
+    work, streams = one.prepare(0, examples), list(trainer.engine.spec.streams)
+    counts = dict(zip(streams, work.counts(streams), strict=True))
+    train = _seconds(lambda: one.take(0, work, counts), steps, alone.device)
+    cacheable = any(tokenizer.cacheable for tokenizer in trainer.engine.tokenizers.values())
+    return DataBench(recipe.train.batch_size, recipe.train.num_workers, _num_cores(), str(alone.device), load, tokenize, train,
+                     cacheable)
 
 
 def _loading(trainer: Trainer, steps: int) -> tuple[float, list[Example]]:
     """Seconds per batch, and the last one. As many come before as there are workers: these had started together."""
-    spec = trainer.spec
+    spec = trainer.recipe.train
     ahead = max(1, spec.num_workers)
-    order = DataOrder(trainer.recipe.seed, len(trainer.dataset), spec.batch_size)
+    order = data_order(trainer.dataset, trainer.recipe.seed, spec.batch_size, spec.buckets)
     start, examples = 0.0, []
     loaded = batches(trainer.dataset, order, range(ahead + steps), spec.num_workers, spec.load_timeout)
     for number, examples in enumerate(loaded, 1):  # noqa: B007 (the last ones are used)

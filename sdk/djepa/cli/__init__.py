@@ -55,12 +55,15 @@ def _global(version: bool = typer.Option(False, "--version", help="Print the ver
 def main() -> None:
     """Entry point of the `djepa` command.
 
-    Exit codes: 0 fine, 1 something failed, 2 the request cannot be carried out as it stands, 130 interrupted.
+    Exit codes: 0 fine, 1 something failed, 2 the request cannot be carried out as it stands, 75 a run was asked to stop and
+    can be resumed, 130 interrupted.
     """
     import warnings
 
-    from djepa.errors import DjepaError
+    from djepa.errors import DjepaError, PeerError, RunStopped
+    from djepa.launch import begin_work, end_work, is_worker
 
+    begin_work()
     # Torch's threads spin while they wait for each other, which stalls small models on a machine that has other work to do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -68,10 +71,15 @@ def main() -> None:
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
             app()
     except DjepaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code, tells = end_work(error.exit_code, silent=isinstance(error, PeerError))
+        if tells:
+            print(error if isinstance(error, RunStopped) else f"error: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        if isinstance(error, PeerError):
+            os._exit(code)  # what is left of the connections would be waited for
+        sys.exit(code)
     except (KeyboardInterrupt, SystemExit) as stop:
         code = stop.code if isinstance(stop, SystemExit) else INTERRUPTED  # typer makes an interrupted command exit so
-        if code == INTERRUPTED:
+        if code == INTERRUPTED and not is_worker():
             print("interrupted; a run that was being trained goes on with: djepa resume RUN", file=sys.stderr)
         sys.exit(code)

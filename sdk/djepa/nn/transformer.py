@@ -12,10 +12,13 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from djepa.nn.attention import BlockCausal, Packing, attention
 from djepa.nn.positions import Rotation
@@ -23,9 +26,17 @@ from djepa.nn.positions import Rotation
 EPS = 1e-6
 
 
+class LayerNorm(nn.LayerNorm):
+    """Whose weights may be of lower precision than what it normalizes, as those gathered from shards are."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        dtype = torch.promote_types(input.dtype, self.weight.dtype)
+        return F.layer_norm(input, self.normalized_shape, self.weight.to(dtype), self.bias.to(dtype), self.eps)
+
+
 def layer_norm(width: int) -> nn.LayerNorm:
     """The LayerNorm used everywhere."""
-    return nn.LayerNorm(width, eps=EPS)
+    return LayerNorm(width, eps=EPS)
 
 
 class HeadNorm(nn.Module):
@@ -45,6 +56,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, qk_norm: bool, dropout: float, backend: str | None) -> None:
         super().__init__()
         self.num_heads, self.dropout, self.backend = num_heads, dropout, backend
+        self.attend: Callable[..., Tensor] = attention
         self.qkv = nn.Linear(width, 3 * width)
         self.q_norm = HeadNorm(width // num_heads) if qk_norm else nn.Identity()
         self.k_norm = HeadNorm(width // num_heads) if qk_norm else nn.Identity()
@@ -58,7 +70,7 @@ class SelfAttention(nn.Module):
         if rotation is not None:
             q, k = rotation(q), rotation(k)
         dropout = self.dropout if self.training else 0.0
-        out = attention(q, k, v, packing=packing, dropout=dropout, causal=causal, backend=self.backend)
+        out = self.attend(q, k, v, packing=packing, dropout=dropout, causal=causal, backend=self.backend)
         return F.dropout(self.proj(out.flatten(-2)), self.dropout, self.training)
 
 
@@ -77,12 +89,17 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block."""
+    """One pre-norm transformer block.
+
+    Attributes:
+        recompute: forget what happened inside until the backward pass, and compute it again then: less memory, more time.
+    """
 
     def __init__(
         self, width: int, num_heads: int, mlp_ratio: float, qk_norm: bool, dropout: float, backend: str | None
     ) -> None:
         super().__init__()
+        self.recompute = False
         self.norm1 = layer_norm(width)
         self.attention = SelfAttention(width, num_heads, qk_norm, dropout, backend)
         self.norm2 = layer_norm(width)
@@ -92,8 +109,22 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b s d"], packing: Packing | None = None, rotation: Rotation | None = None,
         causal: BlockCausal | None = None,
     ) -> Float[Tensor, "b s d"]:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.residual, x, packing, rotation, causal, use_reentrant=False)  # pyright: ignore[reportReturnType]
+        return self.residual(x, packing, rotation, causal)
+
+    def residual(self, x: Tensor, packing: Packing | None, rotation: Rotation | None, causal: BlockCausal | None) -> Tensor:
+        """What the block computes; `forward` decides how."""
         x = x + self.attention(self.norm1(x), packing, rotation, causal)
         return x + self.mlp(self.norm2(x))
+
+    def compile_residual(self) -> None:
+        """Have torch.compile take over what the block computes, but for attention, which has kernels of its own.
+
+        Sequences of ever other lengths are theirs, too: compiled, every packing would be another program.
+        """
+        self.attention.attend = torch.compiler.disable(attention)  # pyright: ignore[reportAttributeAccessIssue]
+        self.residual = torch.compile(self.residual, dynamic=True)
 
 
 class Transformer(nn.Module):

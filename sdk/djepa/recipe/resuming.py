@@ -16,7 +16,9 @@ from djepa.recipe.recipe import Recipe, differences
 from djepa.recipe.yaml_text import inline_yaml
 
 RESUMABLE = {"description", "train.steps", "train.num_workers", "train.load_timeout", "train.on_error", "train.log_every",
-             "checkpoint", "preview", "evaluate"}  # each with all that lies below it
+             "checkpoint", "preview", "evaluate",  # each with all that lies below it
+             # These change how sums are rounded, and which samples share a forward pass, but not what is learned.
+             "train.micro_batch_size", "train.parallel", "train.activation_checkpointing", "train.compile"}
 
 
 def resumed_recipe(

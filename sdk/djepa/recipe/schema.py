@@ -147,13 +147,26 @@ class CosineMask(Strict):
     kind: Literal["cosine"] = "cosine"
 
 
+class Replicated(Strict):
+    """Every process holds the whole model and works on its share of a batch (DDP)."""
+
+    kind: Literal["ddp"] = "ddp"
+
+
+class Sharded(Strict):
+    """The processes share one model, its averages and its optimizer state among them (FSDP2)."""
+
+    kind: Literal["fsdp"] = "fsdp"
+    replicas: PositiveInt = 1                      # groups that hold the whole model each (hybrid shard): one a node, say
+
+
 class TrainSpec(Strict):
     """How a model is trained."""
 
     init_from: str | None = None                   # fine-tuning: a shipped model, a folder, a run, a Hub repository
     steps: PositiveInt = 10_000                    # optimizer steps
     batch_size: PositiveInt = 256                  # global: whatever the number of processes or accumulation steps
-    micro_batch_size: PositiveInt | None = None    # samples per forward pass; None: the whole batch at once
+    micro_batch_size: PositiveInt | None = None    # samples per forward pass; None: a process's share of the batch at once
     lr: PositiveFloat = 1e-4
     lr_schedule: LearningRateSchedule = ConstantSchedule()
     warmup_steps: Annotated[int, Field(ge=0)] = 100
@@ -163,6 +176,9 @@ class TrainSpec(Strict):
     eps: PositiveFloat = 1e-6
     max_grad_norm: PositiveFloat = 3.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    parallel: Annotated[Replicated | Sharded, Field(discriminator="kind")] = Replicated()  # when there are several processes
+    activation_checkpointing: Literal["none", "full"] | PositiveInt = "none"  # recompute every block, or every k-th, backwards
+    compile: bool = False                          # torch.compile of every block of the trunk
     ema_decay: Probability = 0.9999
     ema_warmup: bool = True                        # decay = min(ema_decay, (1 + step) / (10 + step))
     jepa_weight: Annotated[float, Field(ge=0.0)] = 1.0
@@ -178,7 +194,8 @@ class TrainSpec(Strict):
     @model_validator(mode="after")
     def _micro_divides(self) -> TrainSpec:
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            raise ValueError(f"micro_batch_size={self.micro_batch_size} must divide batch_size={self.batch_size}")
+            raise ValueError(f"micro_batch_size={self.micro_batch_size} must divide batch_size={self.batch_size}; "
+                             f"{nearest_divisors(self.batch_size, self.micro_batch_size)} would")
         return self
 
     @model_validator(mode="after")
@@ -202,11 +219,21 @@ class TrainSpec(Strict):
         return self
 
 
+def nearest_divisors(number: int, wish: int) -> str:
+    """The divisors of a number around a wish, as a reader is told of them: "8 or 16"."""
+    divisors = [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+    below, above = (max((one for one in divisors if one <= wish), default=None),
+                    min((one for one in divisors if one >= wish), default=None))
+    return " or ".join(str(one) for one in dict.fromkeys((below, above)) if one is not None)
+
+
 class CheckpointSpec(Strict):
     """When a run is saved."""
 
     every: PositiveInt = 1000                      # steps; the last step is always saved
     keep: PositiveInt = 2                          # newest checkpoints kept
+    keep_every: PositiveInt | None = None          # and those whose step this divides
+    keep_best: str | None = None                   # and the one with the lowest of this logged value, such as "loss"
 
 
 class PreviewSpec(Strict):

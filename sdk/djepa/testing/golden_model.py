@@ -18,7 +18,7 @@ from djepa.heads.flow import FlowHead
 from djepa.heads.gaussian import GaussianHead
 from djepa.heads.head import GuidedNetwork
 from djepa.heads.schedule import respaced
-from djepa.losses import JEPA_BETA, target_features
+from djepa.losses import JEPA_BETA
 from djepa.masking import Subset
 from djepa.pipeline import Pipeline
 from djepa.testing.comparison import Comparison
@@ -123,7 +123,7 @@ class ModelComparison:
         self.record.equal("jepa_pred", predicted)
         hidden = self.hidden[STREAM]
         self.record.equal("jepa_loss", F.smooth_l1_loss(predicted[hidden], wanted[hidden], beta=JEPA_BETA))
-        self.record.equal("target_encoder_out", target_features(self.model, self.batch, self.prepared)[STREAM])
+        self.record.equal("target_encoder_out", self.model.target_features(self.batch, self.prepared)[STREAM])
 
     def _denoising_steps(self, head: GaussianHead) -> None:
         given, steps = self.record.given, len(self.record.given("ddpm_x"))

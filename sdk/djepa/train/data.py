@@ -8,13 +8,14 @@ nothing about data has to be saved, and any number of workers or processes sees 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from djepa.dataset import Dataset, Example
-from djepa.errors import UsageError
+from djepa.errors import TrainingError, UsageError
 from djepa.loading import loaded
 from djepa.random import numpy_generator
 
@@ -52,11 +53,36 @@ class DataOrder:
 class Order(Protocol):
     """In which order a run goes through its data."""
 
-    seed: int
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        ...
 
     def places(self, step: int) -> list[Place]:
         """The examples of a step."""
         ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of every batch of an order: what one of several processes sees.
+
+    Attributes:
+        whole: the order.
+        share: of the places of a batch.
+    """
+
+    whole: Order
+    share: slice
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.whole.seed
+
+    def places(self, step: int) -> list[Place]:
+        """This share of the examples of a step."""
+        return self.whole.places(step)[self.share]
 
 
 class KeyedExamples:
@@ -67,7 +93,11 @@ class KeyedExamples:
 
     def __call__(self, dataset: Dataset, place: Place) -> Example:
         epoch, index = place
-        return dataset.load(index, numpy_generator(self.seed, "augmentation", epoch, index))
+        try:
+            return dataset.load(index, numpy_generator(self.seed, "augmentation", epoch, index))
+        except OSError as error:  # the data are gone, or their disk is
+            raise TrainingError(f"Example {index} of the dataset cannot be loaded: {error}. When the data are back, go on "
+                                f"with: djepa resume RUN") from error
 
 
 def batches(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +36,6 @@ class RunLog:
         self._start_over(path, start)
         with self._storage():
             self._file = path.open("a", buffering=1, encoding="ascii")
-        self._clock = time.perf_counter()
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
         self._plain = not sys.stderr.isatty()
         self._steps = steps
@@ -49,12 +47,6 @@ class RunLog:
         kept = [line for line in path.read_text(encoding="ascii", errors="replace").splitlines() if _step_of(line) <= start]
         with atomic_file(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="ascii", errors="replace")
-
-    def elapsed(self) -> float:
-        """Seconds since this was last asked."""
-        now = time.perf_counter()
-        seconds, self._clock = now - self._clock, now
-        return seconds
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Write one record and show it. What is no finite number is null in the file: JSON has no other word for it."""
@@ -73,6 +65,12 @@ class RunLog:
         """All events of this name, those of earlier parts of the run among them."""
         records = map(json.loads, self._path.read_text(encoding="ascii").splitlines())
         return [record for record in records if record.get("event") == name]
+
+    def last(self) -> dict[str, float]:
+        """The values of the last record."""
+        records = map(json.loads, self._path.read_text(encoding="ascii").splitlines())
+        values = [record for record in records if "event" not in record]
+        return {name: value for name, value in values[-1].items() if isinstance(value, float)} if values else {}
 
     def advance(self) -> None:
         """One more step is done."""

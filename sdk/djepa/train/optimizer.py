@@ -1,9 +1,10 @@
-"""The optimizer, and the average of its path."""
+"""The optimizer, and the average of its path; both work on what a process holds of the parameters."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +12,100 @@ from torch import Tensor, nn
 from djepa.errors import CheckpointError
 from djepa.model import MaskedModel
 from djepa.recipe.schema import TrainSpec
-from djepa.train.schedules import DECAYED
+from djepa.train.distributed import local
+from djepa.train.schedules import DECAYED, apply_schedules
 
 STATE = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for a parameter
+CLIP_EPS = 1e-6
 
 
-def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
-    """AdamW with weight decay on the matrices of linear layers, and on nothing else."""
-    decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": spec.weight_decay, DECAYED: True},
-        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0, DECAYED: False},
-    ]
-    on_gpu = parameters[0].device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=on_gpu or None)
+class Optimizer:
+    """AdamW with weight decay on the matrices of linear layers, and on nothing else.
+
+    Args:
+        model: whose parameters it moves: all of each, or where they are sharded this process's part.
+
+    Attributes:
+        adamw: torch's optimizer.
+        parts: what it moves, by the parameter's name.
+    """
+
+    def __init__(self, model: nn.Module, spec: TrainSpec) -> None:
+        self.spec = spec
+        self._parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        # Shards are plain tensors here: every operation on a distributed one takes ten times as long on the host.
+        self.parts = {name: one if local(one) is one else nn.Parameter(local(one.detach()))
+                      for name, one in self._parameters.items()}
+        decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+        names = [{name for name, one in self._parameters.items() if (id(one) in decayed) is wanted} for wanted in (True, False)]
+        groups = [{"params": [part for name, part in self.parts.items() if name in group],
+                   "weight_decay": spec.weight_decay if decays else 0.0, DECAYED: decays}
+                  for group, decays in zip(names, (True, False), strict=True)]
+        on_gpu = next(iter(self.parts.values())).device.type == "cuda"
+        # On a CPU the fused kernel rounds by where in memory a number stands, so that shards would learn other weights.
+        how = {"fused": True} if on_gpu else {"foreach": True}
+        self.adamw = torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, **how)  # pyright: ignore[reportArgumentType]
+
+    def clip(self, limit: float, total: Callable[[Tensor], Tensor]) -> float:
+        """Scale the gradient down to a norm of at most `limit`, and return the norm it had.
+
+        Args:
+            total: sums a number over the processes among which the parameters are sharded.
+        """
+        gradients = self._gradients()
+        # In double precision, so that parts and wholes add up to the same single.
+        double = torch.float32 if gradients[0].device.type == "mps" else torch.float64
+        squares = torch.stack(torch._foreach_norm(gradients, 2.0, double)).square().sum()
+        norm = float(total(squares).sqrt().float())
+        if norm > limit and math.isfinite(norm):
+            torch._foreach_mul_(gradients, limit / (norm + CLIP_EPS))
+        return norm
+
+    def step(self, step: int) -> None:
+        """Move the parameters as the schedules say for a step of the run."""
+        apply_schedules(self.adamw, self.spec, step)
+        self.adamw.step()
+
+    def forget(self) -> None:
+        """Drop the gradient."""
+        for part, parameter in zip(self.parts.values(), self._parameters.values(), strict=True):
+            part.grad = parameter.grad = None
+
+    def _gradients(self) -> list[Tensor]:
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None:
+                self.parts[name].grad = local(parameter.grad)
+        return [part.grad for part in self.parts.values() if part.grad is not None]
+
+    def state(self) -> dict[str, Tensor]:
+        """What it remembers, as "exp_avg.name"."""
+        return {f"{key}.{name}": torch.as_tensor(value)
+                for name, part in self.parts.items() for key, value in self.adamw.state.get(part, {}).items()}
+
+    def blank_state(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Room for a state of these names, which this optimizer then has; to be filled in place.
+
+        Raises:
+            CheckpointError: they are of other parameters, or some are missing; the message names the first.
+        """
+        wanted = set(names)
+        for full in wanted:
+            key, _, name = full.partition(".")
+            if key not in STATE or name not in self.parts:
+                raise CheckpointError(f"The optimizer's {full!r} does not fit the model; the checkpoint is of another one.")
+        for name in sorted({full.partition(".")[2] for full in wanted}):
+            missing = [key for key in STATE if f"{key}.{name}" not in wanted]
+            if missing:
+                raise CheckpointError(f"The optimizer's '{missing[0]}.{name}' is missing; the checkpoint is not complete.")
+            part = self.parts[name]
+            counter = torch.zeros((), device=part.device if self.adamw.defaults["fused"] else "cpu")
+            self.adamw.state[part] = {"step": counter, **{key: torch.zeros_like(part.detach()) for key in STATE[1:]}}
+        return self.state()
+
+    def parameter(self, state_name: str) -> Tensor | None:
+        """The parameter that an entry of the state is laid out like; None for a counter."""
+        key, _, name = state_name.partition(".")
+        return None if key == "step" else self._parameters[name]
 
 
 def ema_decay(spec: TrainSpec, step: int) -> float:
@@ -41,39 +121,6 @@ def averaged_copy(model: MaskedModel) -> MaskedModel:
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * model, in a few fused operations."""
-    ours: list[Tensor] = [parameter.data for parameter in average.parameters()]
-    theirs: list[Tensor] = [parameter.data for parameter in model.parameters()]
+    ours: list[Tensor] = [local(parameter.data) for parameter in average.parameters()]
+    theirs: list[Tensor] = [local(parameter.data) for parameter in model.parameters()]
     torch._foreach_lerp_(ours, theirs, 1 - decay)
-
-
-def finite(norm: Tensor) -> bool:
-    """Whether a gradient norm is a number: one is enough to say so of all gradients."""
-    return bool(torch.isfinite(norm))
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name."""
-    return {f"{key}.{name}": torch.as_tensor(value)
-            for name, parameter in model.named_parameters() for key, value in optimizer.state.get(parameter, {}).items()}
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put the state of `optimizer_tensors` back.
-
-    Raises:
-        CheckpointError: it is of other parameters; the message names the first.
-    """
-    parameters = dict(model.named_parameters())
-    by_name: dict[str, dict[str, Tensor]] = {}
-    for full_name, value in tensors.items():
-        key, _, name = full_name.partition(".")
-        if key not in STATE or name not in parameters or (key != "step" and value.shape != parameters[name].shape):
-            raise CheckpointError(f"The optimizer's {full_name!r} does not fit the model; the checkpoint is of another one.")
-        by_name.setdefault(name, {})[key] = value
-    for name, state in by_name.items():
-        missing = [key for key in STATE if key not in state]
-        if missing:
-            raise CheckpointError(f"The optimizer's '{missing[0]}.{name}' is missing; the checkpoint is not complete.")
-        device = parameters[name].device
-        optimizer.state[parameters[name]] = {key: state[key].clone() if key == "step" else state[key].to(device).clone()
-                                             for key in STATE}

@@ -7,13 +7,42 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from djepa.build import modality
+from djepa.build import build_model, modality
 from djepa.conditioner import Conditioner
 from djepa.model import MaskedModel
 from djepa.pipeline import Pipeline
+from djepa.random import seeded
 from djepa.recipe.schema import ModelSpec, PreviewSpec
 from djepa.request import lay_out
 from djepa.tokenizer import Tokenizer
+from djepa.train.distributed import whole
+from djepa.train.engine import Engine
+from djepa.train.team import Team
+
+
+def draw_previews(run: Path, step: int, engine: Engine, preview: PreviewSpec, team: Team) -> None:
+    """Have the first process draw samples from the averaged and the raw weights; of a sharded model all have to call this."""
+    models = {"averaged": engine.average, "raw": engine.model}
+    models = {kind: standing_alone(model, engine, team) for kind, model in models.items()}
+    if team.first:
+        save_previews(run, step, models, engine.spec, engine.tokenizers, preview)
+
+
+def standing_alone(model: MaskedModel, engine: Engine, team: Team) -> MaskedModel:
+    """The model where it needs nobody else: itself, or of a sharded one, for which all have to call, a copy in the first."""
+    if not engine.sharded:
+        return model
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        full = whole(tensor)  # one at a time, so that the others never hold more
+        if team.first:
+            weights[name] = full
+    if not team.first:
+        return model
+    with seeded(0, "overwritten"):
+        copy = build_model(engine.spec, engine.tokenizers).train(model.training)
+    copy.load_state_dict(weights)
+    return copy.to(next(model.parameters()).device)
 
 
 def save_previews(

@@ -8,11 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from djepa import Pipeline, Recipe
-from djepa.build import build_model
 from djepa.errors import CheckpointError
+from djepa.recipe.schema import CheckpointSpec
 from djepa.storage import checkpoints, newest_checkpoint
-from djepa.train.checkpoint import load_checkpoint, save_checkpoint, sweep
-from djepa.train.optimizer import averaged_copy, make_optimizer, optimizer_tensors, update_average
+from djepa.train.checkpoint import load_checkpoint, sweep, take_snapshot, write_checkpoint
+from djepa.train.distributed import World
+from djepa.train.engine import build_engine
+from djepa.train.optimizer import update_average
+from djepa.train.team import ALONE
 
 
 @pytest.fixture(scope="module")
@@ -22,39 +25,44 @@ def recipe(trained):
 
 @pytest.fixture
 def parts(pipe, recipe):
-    """A model, its average and its optimizer after two steps that moved everything."""
+    """Everything a run is made of, after two steps that moved all of it."""
     def make(seed=0):
+        engine = build_engine(recipe.override([f"seed={seed}"]), pipe.spec, pipe.tokenizers, World(torch.device("cpu")))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = build_model(pipe.spec, pipe.tokenizers).train()
-            average, optimizer = averaged_copy(model), make_optimizer(model, recipe.train)
             for _ in range(2):
-                for parameter in model.parameters():
+                for parameter in engine.model.parameters():
                     parameter.grad = torch.randn_like(parameter)
-                optimizer.step()
-                update_average(average, model, 0.5)
-        return model, average, optimizer
+                engine.optimizer.step(1e-3)
+                update_average(engine.average, engine.model, 0.5)
+        return engine
 
     return make
 
 
-def tensors(model, average, optimizer):
-    return {**{f"model.{name}": tensor for name, tensor in model.state_dict().items()},
-            **{f"average.{name}": tensor for name, tensor in average.state_dict().items()},
-            **{f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(optimizer, model).items()}}
+def tensors(engine):
+    return {**{f"model.{name}": tensor for name, tensor in engine.model.state_dict().items()},
+            **{f"average.{name}": tensor for name, tensor in engine.average.state_dict().items()},
+            **{f"optimizer.{name}": tensor for name, tensor in engine.optimizer.state().items()}}
 
 
 @pytest.fixture
-def save(pipe, parts):
-    return lambda run, step, keep=2: save_checkpoint(run, step, pipe.spec, *parts(), {"description": "mine"}, keep)
+def save(parts):
+    engine = parts()
+
+    def write(run, step, value=None, **spec):
+        snapshot = take_snapshot(step, engine, ALONE, {"description": "mine"}, {} if value is None else {"loss": value})
+        return write_checkpoint(run, snapshot, CheckpointSpec(**spec), ALONE)
+
+    return write
 
 
 def test_everything_comes_back_bit_for_bit(tmp_path, parts, save):
     path = save(tmp_path, 7)
-    saved, fresh = tensors(*parts()), parts(seed=1)
-    assert not torch.equal(tensors(*fresh)["model.encoder.norm_in.weight"], saved["model.encoder.norm_in.weight"])
-    assert load_checkpoint(path, *fresh) == 7
-    loaded = tensors(*fresh)
+    saved, fresh = tensors(parts()), parts(seed=1)
+    assert not torch.equal(tensors(fresh)["model.encoder.norm_in.weight"], saved["model.encoder.norm_in.weight"])
+    assert load_checkpoint(path, fresh, ALONE) == 7
+    loaded = tensors(fresh)
     assert loaded.keys() == saved.keys()
     assert all(torch.equal(loaded[name], saved[name]) and loaded[name].dtype == saved[name].dtype for name in saved)
 
@@ -62,7 +70,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path, parts, save):
 def test_a_checkpoint_is_a_model_folder_of_the_average(tmp_path, parts, save):
     path = save(tmp_path, 7)
     pipeline = Pipeline.from_pretrained(path, device="cpu")
-    average = parts()[1].state_dict()
+    average = parts().average.state_dict()
     assert all(torch.equal(tensor, average[name]) for name, tensor in pipeline.model.state_dict().items())
     assert pipeline.about == {"description": "mine", "step": 7}
 
@@ -73,6 +81,12 @@ def test_the_newest_are_kept(tmp_path, save):
     assert [step for step, _ in checkpoints(tmp_path)] == [30, 100]
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step_00000100"
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step_00000030", "step_00000100"}
+
+
+def test_those_of_every_so_many_steps_and_the_best_are_kept_too(tmp_path, save):
+    for step, value in ((2, 0.5), (4, 0.1), (6, 0.4), (8, None), (10, 0.2), (12, 0.3)):
+        save(tmp_path, step, value, keep=1, keep_every=5, keep_best="loss")
+    assert [step for step, _ in checkpoints(tmp_path)] == [4, 10, 12]
 
 
 def test_what_killed_writers_left_is_swept_away_and_nothing_else(tmp_path):
@@ -105,7 +119,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, parts, save, name, co
     if content is not None:
         (path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=name):
-        load_checkpoint(path, *parts())
+        load_checkpoint(path, parts(), ALONE)
 
 
 @pytest.mark.parametrize("lost", ["model.encoder.norm_in.weight", "optimizer.exp_avg.encoder.norm_in.weight"])
@@ -115,7 +129,7 @@ def test_a_lost_tensor_is_named(tmp_path, parts, save, lost):
     del training[lost]
     save_file(training, path / "training.safetensors")
     with pytest.raises(CheckpointError, match=r"encoder\.norm_in\.weight"):
-        load_checkpoint(path, *parts())
+        load_checkpoint(path, parts(), ALONE)
 
 
 def test_a_finished_run_holds_its_last_checkpoints(trained):

@@ -62,13 +62,6 @@ def test_where_there_is_no_terminal_it_prints_plain_lines(tmp_path, capsys):
     assert capsys.readouterr() == ("", "step 10/20 loss 0.123 samples_per_second 1.23e+03\n")
 
 
-def test_time_is_counted_from_when_it_was_last_asked(tmp_path):
-    log = RunLog(tmp_path / "log.jsonl", 0, 1)
-    first, second = log.elapsed(), log.elapsed()
-    log.close()
-    assert first > 0 and 0 <= second < 1
-
-
 def test_a_full_disk_stops_the_run_with_a_reason(small_disk):
     disk = small_disk(16)
     log = RunLog(disk / "log.jsonl", 0, 10_000)

@@ -11,11 +11,9 @@ from djepa.build import build_model, build_tokenizers
 from djepa.errors import CheckpointError
 from djepa.recipe import TrainSpec
 from djepa.train.optimizer import (
+    Optimizer,
     averaged_copy,
     ema_decay,
-    load_optimizer,
-    make_optimizer,
-    optimizer_tensors,
     update_average,
 )
 
@@ -32,14 +30,14 @@ def stepped(model, optimizer, steps):
     for step in range(steps):
         for number, parameter in enumerate(model.parameters()):
             parameter.grad = torch.full_like(parameter, 0.1 * (number % 3) + 0.01 * step)
-        optimizer.step()
+        optimizer.step(0.01)
 
 
 # Weight decay
 
 
 def test_exactly_the_weights_of_linear_layers_decay(model):
-    decayed, free = make_optimizer(model, TrainSpec(weight_decay=0.3)).param_groups
+    decayed, free = Optimizer(model, TrainSpec(weight_decay=0.3)).adamw.param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     assert sorted(map(id, decayed["params"] + free["params"])) == sorted(names)
@@ -53,18 +51,18 @@ def test_exactly_the_weights_of_linear_layers_decay(model):
 
 def test_without_a_gradient_only_decaying_weights_move(model):
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = make_optimizer(model, TrainSpec(weight_decay=0.5, lr=0.1))
+    optimizer = Optimizer(model, TrainSpec(weight_decay=0.5, lr=0.1))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    optimizer.step(0.1)
     for name, parameter in model.named_parameters():
         factor = 1 - 0.1 * 0.5 if name in {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)} else 1
         assert torch.allclose(parameter, factor * before[name], rtol=1e-6, atol=0), name
 
 
 def test_the_settings_reach_the_optimizer(model):
-    optimizer = make_optimizer(model, TrainSpec(lr=0.02, betas=(0.8, 0.9), eps=1e-7))
-    for group in optimizer.param_groups:
+    optimizer = Optimizer(model, TrainSpec(lr=0.02, betas=(0.8, 0.9), eps=1e-7))
+    for group in optimizer.adamw.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.02, (0.8, 0.9), 1e-7)
 
 
@@ -114,35 +112,62 @@ def test_the_copy_that_holds_the_average_is_apart_and_frozen(model):
 
 def test_an_optimizer_that_is_put_back_goes_on_as_if_nothing_had_happened(model):
     spec = TrainSpec(weight_decay=0.1, lr=0.01)
-    optimizer = make_optimizer(model, spec)
+    optimizer = Optimizer(model, spec)
     stepped(model, optimizer, 3)
     other = averaged_copy(model).requires_grad_(True)
-    successor = make_optimizer(other, spec)
-    load_optimizer(successor, other, {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer, model).items()})
+    successor = Optimizer(other, spec)
+    for name, room in successor.blank_state(optimizer.state()).items():
+        room.copy_(optimizer.state()[name])
     for each, its in ((model, optimizer), (other, successor)):
         stepped(each, its, 3)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert optimizer_tensors(optimizer, model).keys() == optimizer_tensors(successor, other).keys()
+    assert optimizer.state().keys() == successor.state().keys()
 
 
 def test_a_parameter_that_was_never_used_has_no_state(model):
-    optimizer = make_optimizer(model, TrainSpec())
+    optimizer = Optimizer(model, TrainSpec())
     model.encoder.norm_in.weight.grad = torch.ones(32)
-    optimizer.step()
-    tensors = optimizer_tensors(optimizer, model)
+    optimizer.step(0.1)
+    tensors = optimizer.state()
     assert set(tensors) == {f"{key}.encoder.norm_in.weight" for key in ("step", "exp_avg", "exp_avg_sq")}
-    load_optimizer(make_optimizer(model, TrainSpec()), model, tensors)
+    assert Optimizer(model, TrainSpec()).blank_state(tensors).keys() == tensors.keys()
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    (lambda tensors: tensors.pop("exp_avg.encoder.norm_in.weight"), "exp_avg.encoder.norm_in.weight"),
-    (lambda tensors: tensors.update({"exp_avg.nobody": torch.zeros(1)}), "exp_avg.nobody"),
-    (lambda tensors: tensors.update({"exp_avg.encoder.norm_in.weight": torch.zeros(3)}), "exp_avg.encoder.norm_in.weight"),
-], ids=["missing", "unexpected", "another shape"])
+    (lambda names: names.remove("exp_avg.encoder.norm_in.weight"), "exp_avg.encoder.norm_in.weight"),
+    (lambda names: names.add("exp_avg.nobody"), "exp_avg.nobody"),
+    (lambda names: names.add("momentum.encoder.norm_in.weight"), "momentum.encoder.norm_in.weight"),
+], ids=["missing", "of no parameter", "of another optimizer"])
 def test_a_state_that_does_not_fit_is_refused_by_name(model, change, told):
-    optimizer = make_optimizer(model, TrainSpec())
+    optimizer = Optimizer(model, TrainSpec())
     stepped(model, optimizer, 1)
-    tensors = optimizer_tensors(optimizer, model)
-    change(tensors)
+    names = set(optimizer.state())
+    change(names)
     with pytest.raises(CheckpointError, match=told):
-        load_optimizer(make_optimizer(model, TrainSpec()), model, tensors)
+        Optimizer(model, TrainSpec()).blank_state(names)
+
+
+# The norm of the gradient
+
+
+@given(scale=st.floats(1e-3, 1e3), limit=st.floats(1e-2, 1e2), seed=st.integers(0, 99))
+def test_a_gradient_is_clipped_as_torch_clips_it(scale, limit, seed):
+    generator = torch.Generator().manual_seed(seed)
+    models = [nn.ModuleList([nn.Linear(3, 2), nn.LayerNorm(4), nn.Linear(2, 5)]) for _ in range(2)]
+    for ours, theirs in zip(*(list(model.parameters()) for model in models), strict=True):
+        ours.grad = scale * torch.randn(ours.shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+    norm = Optimizer(models[0], TrainSpec()).clip(limit, lambda number: number)
+    wanted = torch.nn.utils.clip_grad_norm_(models[1].parameters(), limit)
+    assert norm == pytest.approx(float(wanted), rel=1e-5)
+    for ours, theirs in zip(*(list(model.parameters()) for model in models), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_number_that_is_none_shows_in_the_norm(model, value):
+    optimizer = Optimizer(model, TrainSpec())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    model.encoder.norm_in.weight.grad[3] = value
+    assert not math.isfinite(optimizer.clip(1.0, lambda number: number))
