@@ -14,6 +14,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import djepa
+from djepa_video.moving_digits import DIRECTIONS
 
 MODEL = "image/digits"  # both a model and the recipe it was trained from
 STRINGS = "audio/plucked-strings"
@@ -42,9 +43,8 @@ def play_strings(folder: Path) -> None:
 def film_digits(folder: Path) -> None:
     """All digits in all directions on one sheet, and a clip of a second that goes on for two more."""
     pipeline = djepa.Pipeline.from_pretrained(GLIDING)
-    directions = pipeline.conditions()["direction"]
-    wanted = [{"digit": digit, "direction": direction} for digit in DIGITS for direction in directions]
-    pipeline.generate(wanted, seed=0).grid(folder / "gliding.mp4", columns=len(directions))
+    wanted = [{"digit": digit, "direction": direction} for digit in DIGITS for direction in DIRECTIONS]
+    pipeline.generate(wanted, seed=0).grid(folder / "gliding.mp4", columns=len(DIRECTIONS))
     asked = {"digit": 3, "direction": "down-right"}
     clip, = pipeline.generate(asked, seed=0)
     pipeline.extend(clip, seconds=2.0, condition=asked).grid(folder / "gliding-extended.mp4")
