@@ -22,7 +22,6 @@ from djepa.device import resolve_device
 from djepa.errors import UsageError
 from djepa.recipe import Recipe
 from djepa.train import Trainer
-from djepa.train.buckets import data_order
 from djepa.train.data import batches
 from djepa.train.distributed import World
 from djepa.train.step import Steps
@@ -138,9 +137,8 @@ def _loading(trainer: Trainer, steps: int) -> tuple[float, list[Example]]:
     """Seconds per batch, and the last one. As many come before as there are workers: these had started together."""
     spec = trainer.recipe.train
     ahead = max(1, spec.num_workers)
-    order = data_order(trainer.dataset, trainer.recipe.seed, spec.batch_size, spec.buckets)
     start, examples = 0.0, []
-    loaded = batches(trainer.dataset, order, range(ahead + steps), spec.num_workers, spec.load_timeout)
+    loaded = batches(trainer.dataset, trainer.order, range(ahead + steps), spec.num_workers, spec.load_timeout)
     for number, examples in enumerate(loaded, 1):  # noqa: B007 (the last ones are used)
         if number == ahead:
             start = perf_counter()

@@ -13,9 +13,8 @@ from djepa.dataset import Dataset, Example
 from djepa.errors import DjepaError, PeerError, RunStopped, TrainingError
 from djepa.recipe import Recipe
 from djepa.skipping import Skipping, left_out_of
-from djepa.train.buckets import data_order
 from djepa.train.checkpoint import take_snapshot
-from djepa.train.data import Part, batches
+from djepa.train.data import Order, Part, batches
 from djepa.train.distributed import World
 from djepa.train.engine import Engine
 from djepa.train.evaluation import EVALUATION, TrainingEvaluation
@@ -36,18 +35,18 @@ class Loop:
 
     Args:
         run: the run's folder.
-        dataset: all of it; the loop knows which part of a batch is this process's.
+        dataset, order: all of it; the loop knows which part of a batch is this process's.
         log: in the first process; None in the others.
         evaluation: of the averaged weights, by the first process; None for none.
     """
 
     def __init__(
-        self, recipe: Recipe, run: Path, dataset: Dataset, engine: Engine, world: World, log: RunLog | None,
+        self, recipe: Recipe, run: Path, dataset: Dataset, order: Order, engine: Engine, world: World, log: RunLog | None,
         evaluation: TrainingEvaluation | None = None,
     ) -> None:
         self.recipe, self.spec, self.run, self.dataset = recipe, recipe.train, run, dataset
         self.engine, self.world, self.team, self.log = engine, world, world.team, log
-        self.evaluation = evaluation
+        self.order, self.evaluation = order, evaluation
         self.watch = Stopwatch()
         self.steps = Steps(recipe, engine, world, self.watch)
         self.saver = Saver(run, recipe.checkpoint, world.savers)
@@ -74,8 +73,8 @@ class Loop:
             self._note(start, self.dataset.left_out)  # while the data were measured
         if self.log and self.engine.initialized:
             report_initialization(self.log, self.engine.initialized)
-        order = Part(data_order(self.dataset, self.recipe.seed, self.spec.batch_size, self.spec.buckets), self.steps.share)
-        loaded = batches(self.dataset, order, range(start, self.spec.steps), self.spec.num_workers, self.spec.load_timeout)
+        loaded = batches(self.dataset, Part(self.order, self.steps.share), range(start, self.spec.steps),
+                         self.spec.num_workers, self.spec.load_timeout)
         try:
             with closing(loaded), StopRequest() as request:
                 for step in range(start, self.spec.steps):

@@ -13,7 +13,6 @@ from djepa.errors import CheckpointError
 from djepa.model import MaskedModel
 from djepa.recipe.schema import TrainSpec
 from djepa.train.distributed import local
-from djepa.train.schedules import DECAYED, apply_schedules
 
 STATE = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for a parameter
 CLIP_EPS = 1e-6
@@ -31,16 +30,14 @@ class Optimizer:
     """
 
     def __init__(self, model: nn.Module, spec: TrainSpec) -> None:
-        self.spec = spec
         self._parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
         # Shards are plain tensors here: every operation on a distributed one takes ten times as long on the host.
         self.parts = {name: one if local(one) is one else nn.Parameter(local(one.detach()))
                       for name, one in self._parameters.items()}
         decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
         names = [{name for name, one in self._parameters.items() if (id(one) in decayed) is wanted} for wanted in (True, False)]
-        groups = [{"params": [part for name, part in self.parts.items() if name in group],
-                   "weight_decay": spec.weight_decay if decays else 0.0, DECAYED: decays}
-                  for group, decays in zip(names, (True, False), strict=True)]
+        groups = [{"params": [part for name, part in self.parts.items() if name in group], "weight_decay": decay}
+                  for group, decay in zip(names, (spec.weight_decay, 0.0), strict=True)]
         on_gpu = next(iter(self.parts.values())).device.type == "cuda"
         # On a CPU the fused kernel rounds by where in memory a number stands, so that shards would learn other weights.
         how = {"fused": True} if on_gpu else {"foreach": True}
@@ -61,9 +58,18 @@ class Optimizer:
             torch._foreach_mul_(gradients, limit / (norm + CLIP_EPS))
         return norm
 
-    def step(self, step: int) -> None:
-        """Move the parameters as the schedules say for a step of the run."""
-        apply_schedules(self.adamw, self.spec, step)
+    def step(self, rate: float, decay: float | None = None) -> None:
+        """Move the parameters.
+
+        Args:
+            rate: of learning.
+            decay: of the weights that decay; None for that of before.
+        """
+        decaying, _ = self.adamw.param_groups
+        if decay is not None:
+            decaying["weight_decay"] = decay
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
         self.adamw.step()
 
     def forget(self) -> None:

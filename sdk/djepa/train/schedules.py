@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from djepa.recipe.schedules import (
     CosineSchedule,
     InverseSquareRootSchedule,
@@ -16,8 +14,6 @@ from djepa.recipe.schedules import (
     WarmupStableDecaySchedule,
 )
 from djepa.recipe.schema import TrainSpec
-
-DECAYED = "decayed"  # entry of a group of parameters that weight decay is for
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:
@@ -32,14 +28,6 @@ def weight_decay(spec: TrainSpec, step: int) -> float:
     if isinstance(schedule, CosineSchedule):
         return cosine(spec.weight_decay, schedule.end, step / spec.steps)
     return spec.weight_decay
-
-
-def apply_schedules(optimizer: torch.optim.Optimizer, spec: TrainSpec, step: int) -> None:
-    """Give every group of parameters the learning rate of a step, and its weight decay to those that have one."""
-    rate, decay = learning_rate(spec, step), weight_decay(spec, step)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-        group["weight_decay"] = decay if group[DECAYED] else 0.0
 
 
 def cosine(start: float, end: float, progress: float) -> float:

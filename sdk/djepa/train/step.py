@@ -15,6 +15,7 @@ from djepa.train.distributed import World
 from djepa.train.engine import Engine, micro_batch_size
 from djepa.train.micro_batch import MicroBatch, MicroBatches
 from djepa.train.optimizer import ema_decay, update_average
+from djepa.train.schedules import learning_rate, weight_decay
 from djepa.train.stopwatch import Stopwatch
 
 
@@ -83,7 +84,7 @@ class Steps:
             norm = engine.optimizer.clip(self.spec.max_grad_norm, engine.loss.total)
             sound = norm - norm == 0  # neither infinite nor no number, and the same in all processes
             if sound:
-                engine.optimizer.step(step)
+                engine.optimizer.step(learning_rate(self.spec, step), weight_decay(self.spec, step))
             engine.optimizer.forget()
         if sound:
             with self.watch("average"):

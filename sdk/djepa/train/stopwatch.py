@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PARTS: tuple[str, ...] = ("data", "prepare", "forward", "backward", "optimizer", "average", "save", "preview")
+PARTS: tuple[str, ...] = ("data", "prepare", "forward", "backward", "optimizer", "average", "save", "preview", "evaluation")
 
 
 class Stopwatch:

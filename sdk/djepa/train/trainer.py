@@ -22,7 +22,9 @@ from djepa.recipe.resuming import resumed_recipe
 from djepa.recipe.schema import ModelSpec
 from djepa.skipping import Skipping
 from djepa.storage import newest_checkpoint, read_config
+from djepa.train.buckets import data_order
 from djepa.train.checkpoint import load_checkpoint, sweep
+from djepa.train.data import Order
 from djepa.train.distributed import World, tells_of_lost_process, world
 from djepa.train.engine import Engine, build_engine, micro_batch_size
 from djepa.train.evaluation import TrainingEvaluation
@@ -50,6 +52,7 @@ class Trainer:
     """
 
     engine: Engine
+    order: Order
     evaluation: TrainingEvaluation | None
 
     def __init__(self, recipe: Recipe, *, device: str = "auto") -> None:
@@ -121,6 +124,7 @@ class Trainer:
         newest, spec = here.team.shared(lambda: self._model_spec(run, here))
         tokenizers = {name: one.to(here.device) for name, one in build_tokenizers(spec).items()}
         self.dataset.check(tokenizers)
+        self.order = data_order(self.dataset, self.recipe.seed, self.recipe.train.batch_size, self.recipe.train.buckets)
         self.engine = build_engine(self.recipe, spec, tokenizers, here, fresh=newest is None)
         check_conditions(self.engine.model, self.recipe.preview)
         self.evaluation = (TrainingEvaluation(self.recipe, spec, tokenizers, run, here.device)
@@ -161,7 +165,7 @@ class Trainer:
 
     def _go(self, run: Path, here: World, log: RunLog | None, start: int) -> None:
         try:
-            Loop(self.recipe, run, self.dataset, self.engine, here, log, self.evaluation).go(start)
+            Loop(self.recipe, run, self.dataset, self.order, self.engine, here, log, self.evaluation).go(start)
         except MediaError as error:
             if self.recipe.train.on_error == "skip":
                 raise

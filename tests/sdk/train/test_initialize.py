@@ -121,7 +121,7 @@ def test_a_run_starts_from_the_weights_and_says_so_once(make_recipe, trained, tm
     Trainer(recipe, device="cpu").fit(run)
     ours, theirs = (Pipeline.from_pretrained(place, device="cpu").model.state_dict() for place in (run, trained))
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)  # the average starts there too
-    raw = read_tensors(run / "checkpoints/step_00000001" / TRAINING)
+    raw = read_tensors(run / "checkpoints/step_00000001" / f"{TRAINING}.safetensors")
     assert all(torch.allclose(raw[f"model.{name}"], theirs[name], atol=1e-6) for name in theirs)
     assert f"Weights from {trained}: " in capsys.readouterr().err
     event, = [record for record in records(run) if record.get("event") == "initialized"]

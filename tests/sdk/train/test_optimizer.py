@@ -1,5 +1,6 @@
 """Which weights decay, how fast they are learned, and how they are averaged."""
 
+import math
 
 import pytest
 import torch
