@@ -74,6 +74,8 @@ class ByteText(TextConditioner):
 
 def sinusoids(length: int, width: int) -> Float[Tensor, "length width"]:
     """Sines and then cosines of the place, of wavelengths from 2 pi to 10,000 times that."""
-    frequencies = 10_000.0 ** -torch.linspace(0, 1, (width + 1) // 2)
+    half = (width + 1) // 2
+    # Not by torch.linspace: transformers replaces it while it loads a model, and was seen not to put it back.
+    frequencies = 10_000.0 ** -(torch.arange(half) / max(half - 1, 1))
     angles = torch.arange(length)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]

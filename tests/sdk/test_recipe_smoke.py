@@ -72,7 +72,7 @@ def test_what_a_block_says_is_checked(recipes, block, words):
 
 
 def test_the_overlay_knows_no_component():
-    assert set(OVERLAY) == {"model", "train", "checkpoint", "preview"} and "streams" not in OVERLAY["model"]
+    assert set(OVERLAY) == {"model", "train", "checkpoint", "preview", "evaluate"} and "streams" not in OVERLAY["model"]
 
 
 def test_a_run_in_miniature_from_the_command_line(command, tmp_path):
