@@ -46,13 +46,13 @@ djepa.files._sync = stop
 """
 # Go on freely up to a step, and there wait to be stopped: on a busy machine a run could otherwise be over before it is.
 HELD = """
-import djepa.train.trainer, time
-after = djepa.train.trainer.Trainer._after
-def wait(self, run, step):
-    after(self, run, step)
+import djepa.train.loop, time
+after = djepa.train.loop.Loop._after
+def wait(self, step):
+    after(self, step)
     if step == {step}:
         time.sleep(600)
-djepa.train.trainer.Trainer._after = wait
+djepa.train.loop.Loop._after = wait
 """
 
 
