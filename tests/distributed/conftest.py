@@ -92,7 +92,7 @@ class Started:
 
     def outcome(self):
         """Wait for its end: exit code, what it printed, what it complained of."""
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate(timeout=240)
         return self.process.returncode, out, err
 
 
