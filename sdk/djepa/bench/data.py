@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -139,9 +140,10 @@ def _loading(trainer: Trainer, steps: int) -> tuple[float, list[Example]]:
     ahead = max(1, spec.num_workers)
     start, examples = 0.0, []
     loaded = batches(trainer.dataset, trainer.order, range(ahead + steps), spec.num_workers, spec.load_timeout)
-    for number, examples in enumerate(loaded, 1):  # noqa: B007 (the last ones are used)
-        if number == ahead:
-            start = perf_counter()
+    with closing(loaded):
+        for number, examples in enumerate(loaded, 1):  # noqa: B007 (the last ones are used)
+            if number == ahead:
+                start = perf_counter()
     return (perf_counter() - start) / steps, examples
 
 
