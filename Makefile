@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help check test demo clean
 
 help:
-	@echo "make test    install what it needs, then run the tests (a few minutes)"
+	@echo "make test    install what it needs, then run the tests (about ten minutes)"
 	@echo "make check   lint and type check"
 	@echo "make demo    generate pictures, train a small model, and put both into demo/"
 	@echo "make clean   remove .venv and what the commands above made"
