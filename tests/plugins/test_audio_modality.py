@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -132,13 +132,15 @@ def test_a_click_is_a_line_at_its_time():
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 2), st.integers(1, 30_000), st.sampled_from([1, 100, 8000, 22050, 192_000]), st.floats(0, 1))
+@example(1, 2311, 22050, 0.5)
 def test_every_sound_has_a_picture(channels, length, rate, loudness):
     data = loudness * torch.randn(channels, length, generator=torch.Generator().manual_seed(length))
     levels = spectrogram(data, rate)
     rows, columns = levels.shape
     assert rows == ROWS and 1 <= columns <= min(length, 2000)
     if rate >= 8000 and length / rate < 9:
-        assert columns == pytest.approx(length / rate * 200, rel=0.01, abs=1)
+        wanted = length / rate * 200
+        assert abs(columns - wanted) <= 1 + 0.01 * wanted  # a column that is begun counts, and is a whole number of samples
     assert bool(((levels >= 0) & (levels <= 1)).all())
 
 
