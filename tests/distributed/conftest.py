@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,20 +32,29 @@ def tiny():
     return TINY
 
 
-@pytest.fixture(scope="session")
-def one_thread():
+@contextmanager
+def _one_thread():
     """As in the processes: another number of threads may add up in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread():
+    with _one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory, one_thread):
+def whole(tmp_path_factory):
     """The run that nobody stopped, of one process, which takes its batches in as many parts as two processes would."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    Trainer(Recipe.load("image/digits", [*TINY, "train.micro_batch_size=4"]), device="cpu").fit(run)
+    with _one_thread():
+        Trainer(Recipe.load("image/digits", [*TINY, "train.micro_batch_size=4"]), device="cpu").fit(run)
     return run
 
 
