@@ -46,7 +46,8 @@ djepa.files._sync = stop
 """
 # Go on freely up to a step, and there wait to be stopped: on a busy machine a run could otherwise be over before it is.
 HELD = """
-import djepa.train.loop, time
+import djepa.train.loop, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started all of this in the background
 after = djepa.train.loop.Loop._after
 def wait(self, step):
     after(self, step)
