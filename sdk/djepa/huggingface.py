@@ -15,16 +15,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from djepa.dataset import Dataset, Example
 from djepa.errors import MediaError, UsageError, suggest
 from djepa.plugins import host
-from djepa.showing import Showing
+from djepa.showing import Showing, ShownDataset
 from djepa.tokens import Sample
 
 SAVED = ("state.json", "dataset_dict.json")  # what makes a folder one that `save_to_disk` wrote
 
 
-class HuggingFaceDataset(Dataset):
+class HuggingFaceDataset(ShownDataset):
     """Rows of a table; streams and conditions by column. Needs: pip install djepa[data]
 
     Args:
@@ -80,24 +79,6 @@ class HuggingFaceDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self._table)
-
-    def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
-        """Row `index`, shown as draws from `rng` want it.
-
-        Raises:
-            MediaError: its file cannot be read; the message names the row.
-        """
-        samples, conditions = self._read(index)
-        return Example(self._showing.drawn(samples, rng), conditions)
-
-    def num_views(self) -> int | None:
-        """Plain and, where it flips, mirrored; random places are too many to count."""
-        return self._showing.num_views
-
-    def view(self, index: int, number: int) -> Example:
-        """Row `index`, as it is (0) or mirrored (1)."""
-        samples, conditions = self._read(index)
-        return Example(self._showing.view(samples, number), conditions)
 
     def described(self, index: int) -> str:
         """Its number."""

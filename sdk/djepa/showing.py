@@ -5,13 +5,14 @@ For datasets of files of any kind; what it takes to fit a sample into a shape, i
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from djepa.dataset import drawn_view
+from djepa.dataset import Dataset, Example, drawn_view
 from djepa.errors import UsageError, suggest
 from djepa.modality import Modality
 from djepa.plugins import host
@@ -79,3 +80,31 @@ class Showing:
 
     def _modality(self, stream: str) -> Modality:
         return host().get("modality", self.modalities[stream])()
+
+
+class ShownDataset(Dataset):
+    """A dataset whose examples are read whole, and shown as its `_showing` says."""
+
+    _showing: Showing
+
+    @abstractmethod
+    def _read(self, index: int) -> tuple[dict[str, Sample], dict[str, Any]]:
+        """Samples by stream and conditions by name of example `index`, as they are."""
+
+    def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
+        """Example `index`, shown as draws from `rng` want it.
+
+        Raises:
+            MediaError: a file of it cannot be read; the message says which.
+        """
+        samples, conditions = self._read(index)
+        return Example(self._showing.drawn(samples, rng), conditions)
+
+    def num_views(self) -> int | None:
+        """Plain and, where it flips, mirrored; random places are too many to count."""
+        return self._showing.num_views
+
+    def view(self, index: int, number: int) -> Example:
+        """Example `index`, as it is (0) or mirrored (1)."""
+        samples, conditions = self._read(index)
+        return Example(self._showing.view(samples, number), conditions)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from djepa.dataset import Dataset, Example
 from djepa.errors import MediaError, UsageError, suggest
 from djepa.plugins import host
 from djepa.recipe.component import ModalityName
@@ -20,11 +19,11 @@ from djepa.shards.index import CLASS, ShardIndex
 from djepa.shards.layout import JSON, Layout, class_names, condition, inside, stream
 from djepa.shards.reading import OpenShards
 from djepa.shards.selection import shards_of
-from djepa.showing import Showing
+from djepa.showing import Showing, ShownDataset
 from djepa.tokens import Sample
 
 
-class WebDataset(Dataset):
+class WebDataset(ShownDataset):
     """Examples in the tar shards of WebDataset [1]; streams and conditions by the extensions of their members.
 
     A stream has a modality and is read by it, from the member with one of the modality's extensions (or of `extensions`). A
@@ -132,24 +131,6 @@ class WebDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self._shard)
-
-    def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
-        """Example `index`, shown as draws from `rng` want it.
-
-        Raises:
-            MediaError: a member cannot be read; the message names it and its shard.
-        """
-        samples, conditions = self._read(index)
-        return Example(self._showing.drawn(samples, rng), conditions)
-
-    def num_views(self) -> int | None:
-        """Plain and, where it flips, mirrored; random places are too many to count."""
-        return self._showing.num_views
-
-    def view(self, index: int, number: int) -> Example:
-        """Example `index`, as it is (0) or mirrored (1)."""
-        samples, conditions = self._read(index)
-        return Example(self._showing.view(samples, number), conditions)
 
     def described(self, index: int) -> str:
         """Its key and shard."""
